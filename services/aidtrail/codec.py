@@ -1,0 +1,171 @@
+"""Bytes <-> events. A record's value is in Confluent's wire format: 0x00, the schema id in four bytes, big-endian, the Avro body.
+
+One fact has one encoding: decoding refuses everything that encoding would not have written (`avro.compile_decoder`), so that a hash
+over bytes is a hash over the fact. An entry is its submission's own bytes with the ledger's stamp spliced in where the submission says
+null; nothing is encoded again, and `unstamped` gives back what the producer wrote, bit by bit.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from typing import Any
+from uuid import UUID
+
+import fastavro
+from pydantic import ValidationError
+
+from aidtrail import avro, contract
+from aidtrail.domain.events import EVENTS, Event, LedgerStamp, RegistryEvent
+from aidtrail.errors import MalformedError, UndecodableError
+
+AnyEvent = Event | RegistryEvent
+
+MAGIC = b"\x00"
+HEADER_BYTES = 5
+MAX_VALUE_BYTES = 256 * 1024
+"""Far above any event (a few hundred bytes; a route of 100 legs has 10 KB), far below what would let one record exhaust memory."""
+
+GENESIS = bytes(32)
+"""`previous_sha256` of a donation's first event."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+
+
+def encode(event: AnyEvent) -> bytes:
+    """The canonical bytes of an event, with the newest schema of its type."""
+    schema_id, schema = _writer(event.type)
+    body = io.BytesIO()
+    fastavro.schemaless_writer(body, schema, event.model_dump())
+    return MAGIC + schema_id.to_bytes(4, "big") + body.getvalue()
+
+
+def decode(value: bytes | None) -> AnyEvent:
+    """The event that `value` is the canonical encoding of.
+
+    Raises UndecodableError for anything but canonical bytes of a published schema, MalformedError for values that no event can have.
+    """
+    return read(value)[0]
+
+
+def read(value: bytes | None) -> tuple[AnyEvent, int]:
+    """The event, and where its `meta.ledger` begins in `value` (0 for an event of the registry, which has none)."""
+    if not value:
+        raise UndecodableError("a value", "none")
+    if len(value) > MAX_VALUE_BYTES:
+        raise UndecodableError(f"at most {MAX_VALUE_BYTES} bytes", f"{len(value)}")
+    if value[0] != 0 or len(value) < HEADER_BYTES:
+        raise UndecodableError("0x00 and a schema id of four bytes", f"0x{value[:HEADER_BYTES].hex()}")
+    event_class, decoder = _reader(int.from_bytes(value[1:HEADER_BYTES], "big"))
+    values, ledger_at = decoder(value, HEADER_BYTES)
+    try:
+        return event_class.model_validate(values), ledger_at
+    except ValidationError as error:
+        raise malformed(error) from None
+
+
+def stamped(submission: bytes, ledger_at: int, stamp: LedgerStamp) -> bytes:
+    """The entry: the submission with `stamp` in place of the null at `ledger_at`. Requires that `read(submission)` gave `ledger_at`."""
+    return b"".join(
+        (
+            submission[:ledger_at],
+            b"\x02",
+            avro.long(stamp.version),
+            avro.long(stamp.submitted_offset),
+            avro.long((stamp.recorded_at - _EPOCH) // _MILLISECOND),
+            stamp.previous_sha256,
+            avro.long(stamp.registry_offset),
+            avro.long(stamp.rules),
+            submission[ledger_at + 1 :],
+        )
+    )
+
+
+def unstamped(entry: bytes) -> bytes:
+    """The submission that an entry was made of. Raises as `read` does; the answer for a submission is the submission."""
+    event, at = read(entry)
+    if not isinstance(event, Event) or event.meta.ledger is None:
+        return entry
+    return entry[:at] + b"\x00" + entry[at - 1 + len(stamped(b"\x00", 0, event.meta.ledger)) + 1 :]
+
+
+def sha256(value: bytes) -> bytes:
+    return hashlib.sha256(value).digest()
+
+
+def to_json(event: AnyEvent) -> str:
+    """One line of JSON: `type` first, amounts and times as strings, hashes in hexadecimal, nulls left out."""
+    return json.dumps({"type": event.type, **event.model_dump(mode="json", exclude_none=True)}, ensure_ascii=False)
+
+
+def from_json(text: str | bytes) -> AnyEvent:
+    """The event that a JSON object states; the inverse of `to_json`. Raises MalformedError that says where, what was expected and what
+    was found: unknown fields, numbers for amounts, repeated keys and times without a zone are errors, never guessed at."""
+    try:
+        stated = json.loads(text, object_pairs_hook=_once, parse_float=_no_float, parse_constant=_no_float)
+    except UnicodeDecodeError:
+        raise MalformedError("line", "UTF-8", "other bytes") from None
+    except json.JSONDecodeError as error:
+        raise MalformedError(f"character {error.pos + 1}", "JSON", error.msg) from None
+    except RecursionError:
+        raise MalformedError("line", "JSON of a few levels", "deeper nesting") from None
+    if not isinstance(stated, dict):
+        raise MalformedError("line", "a JSON object", type(stated).__name__)
+    event_type = stated.pop("type", None)
+    event_class = EVENTS.get(event_type) if isinstance(event_type, str) else None
+    if event_class is None:
+        raise MalformedError("type", "the name of an event ('aidtrail schemas list' prints them)", _shown(event_type))
+    try:
+        return event_class.model_validate_json(json.dumps(stated), strict=True)
+    except ValidationError as error:
+        raise malformed(error) from None
+
+
+def malformed(error: ValidationError) -> MalformedError:
+    """The first of pydantic's errors as where, expected and found; at most 64 characters of what was found are shown."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    where = ".".join(str(part) for part in first["loc"]) or "event"
+    found = "nothing" if first["type"] == "missing" else _shown(first["input"])
+    return MalformedError(where, first["msg"].removeprefix("Value error, "), found)
+
+
+def _shown(value: object) -> str:
+    text = ascii(value)
+    return text if len(text) <= 64 else f"{text[:61]}..."
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    stated = dict(pairs)
+    if len(stated) != len(pairs):
+        raise MalformedError("object", "each key once", "a key twice")
+    return stated
+
+
+def _no_float(text: str) -> Any:
+    raise MalformedError("number", "a whole number, or an amount as a string such as '1000.500'", _shown(text))
+
+
+@cache
+def _writer(event_type: str) -> tuple[int, Any]:
+    newest = contract.latest(event_type)
+    return newest.id, fastavro.parse_schema(newest.schema)
+
+
+@cache
+def _reader(schema_id: int) -> tuple[type[AnyEvent], Callable[[bytes, int], tuple[dict[str, Any], int]]]:
+    entry = contract.published().get(schema_id)
+    if entry is None:
+        raise UndecodableError("the id of a published schema", str(schema_id), position=1)
+    known = contract.latest(entry.event).schema
+    return EVENTS[entry.event], avro.compile_decoder(entry.schema, known, mark="meta.ledger")
+
+
+def event_id_at(milliseconds: int, seed: bytes) -> UUID:
+    """A UUIDv7 (RFC 9562, section 5.7) of that time whose 74 random bits are the first of SHA-256(seed): the same again for the same input,
+    so that who computes it twice submits the same event twice."""
+    digest = int.from_bytes(sha256(seed)[:10], "big")
+    value = (milliseconds & (2**48 - 1)) << 80 | 7 << 76 | ((digest >> 62) & 0xFFF) << 64 | 2 << 62 | (digest & (2**62 - 1))
+    return UUID(int=value)

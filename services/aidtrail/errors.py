@@ -1,0 +1,54 @@
+"""Every error that Aidtrail raises on purpose. Each says when; each message tells the person at the terminal what to do next."""
+
+
+class AidtrailError(Exception):
+    """Base of all errors below; `exit_code` is what the command line ends with."""
+
+    exit_code = 1
+
+
+class UsageError(AidtrailError):
+    """A command, a setting or an input file is wrong: says where, what was expected and what was found."""
+
+    exit_code = 2
+
+
+class ContractError(AidtrailError):
+    """The schemas, their ids or the pydantic models disagree: a build mistake, found by `aidtrail schemas check`."""
+
+
+class UndecodableError(AidtrailError):
+    """Bytes that are not one canonical Avro record of a known schema. `position` is the offset of the first bad byte."""
+
+    def __init__(self, expected: str, found: str, position: int = 0) -> None:
+        super().__init__(f"at byte {position}: expected {expected}, found {found}")
+        self.expected, self.found, self.position = expected, found, position
+
+
+class MalformedError(AidtrailError):
+    """A canonical Avro record or a JSON object whose values no event can have (an id with spaces, an amount below zero)."""
+
+    def __init__(self, where: str, expected: str, found: str) -> None:
+        super().__init__(f"{where}: expected {expected}, found {found}")
+        self.where, self.expected, self.found = where, expected, found
+
+
+class FoldError(AidtrailError):
+    """`apply` could not read an admitted event. The donation is parked; the others go on."""
+
+
+class UnavailableError(AidtrailError):
+    """A broker or a database cannot be reached, refuses the credentials, or is set up differently from what is required."""
+
+    exit_code = 3
+
+
+class AppendUnknownError(AidtrailError):
+    """An append was not acknowledged: the records may be in the log or not.
+
+    The appender that raised it is unusable. Close it, read the log's tail, open a new one and go on from what is there.
+    """
+
+
+class FenceLostError(AidtrailError):
+    """Another writer holds the position of this partition: nothing was written. Drop the partition's state and claim again."""

@@ -1,0 +1,121 @@
+"""The log: topics of partitions of records, append-only, ordered by offset. Three backends keep the same promises.
+
+`kafka` (Apache Kafka through kafka-python), `postgres` (one table; the embedded default) and `memory` (tests and simulation) stand under
+one suite of promises: tests/test_log.py. Only `cli` and `embedded` choose a backend; everything else takes a `Log`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+
+class Record(Protocol):
+    """One record of a log, as kafka-python's ConsumerRecord names its parts."""
+
+    @property
+    def topic(self) -> str: ...
+    @property
+    def partition(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def timestamp(self) -> int:
+        """Append time by the log's own clock, milliseconds since 1970 UTC. May step back between records (a leader change)."""
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+
+
+class Draft(NamedTuple):
+    """A record to append. The caller chooses the partition: `partition_of(key, log.partitions(topic))`."""
+
+    topic: str
+    partition: int
+    key: bytes
+    value: bytes
+
+
+class Appended(NamedTuple):
+    """Where a draft came to stand: its offset, and its append time in milliseconds since 1970 UTC."""
+
+    offset: int
+    timestamp: int
+
+
+class Appender(Protocol):
+    """Appends records. One thread at a time; not shared between threads."""
+
+    def append(self, drafts: Sequence[Draft]) -> list[Appended]:
+        """Append all drafts and wait until the log has acknowledged every one; the answer is in the drafts' order.
+
+        Drafts for one partition stand there in the order given, without others of this appender between them; other writers' records may
+        stand between. Raises AppendUnknownError when any is not acknowledged in time: some, all or none may be in the log, and this
+        appender must be closed. The number of records in flight is bounded by the length of `drafts`.
+        """
+
+    def close(self) -> None:
+        """Free all resources. Never raises, never waits longer than a few seconds."""
+
+
+class Reader(Protocol):
+    """Reads the partitions it was given, each in offset order from where it was told. Offsets may have gaps; nothing is read twice
+    unless `assign` says so. Never commits, never joins a group."""
+
+    def assign(self, next_offsets: Mapping[int, int]) -> None:
+        """Read exactly these partitions from these offsets on; replaces what was assigned before. Requires 0 <= offset <= end."""
+
+    def poll(self, max_records: int, timeout_seconds: float) -> dict[int, list[Record]]:
+        """Up to `max_records` records by partition, waiting at most `timeout_seconds` for the first. Empty when there are none or while
+        the log cannot be reached: an outage is ridden out, not raised. Raises UnavailableError when reading is refused for good (no rights,
+        an offset that is no longer in the log)."""
+
+    def close(self) -> None: ...
+
+
+class Membership(Protocol):
+    """This process's share of a topic's partitions, divided among all live members of a group. A hint, never a lock: for a moment two
+    members may own one partition, so every effect is guarded by a fence or an expected offset."""
+
+    def owned(self) -> frozenset[int]:
+        """The partitions owned now. Call it in every turn of the service's loop: it also keeps the membership alive. During an outage
+        it answers what was last known."""
+
+    def commit(self, next_offsets: Mapping[int, int]) -> None:
+        """Publish progress for lag tools. Best effort: never raises, and nothing may rest on it."""
+
+    def close(self) -> None:
+        """Leave the group at once, so that others take over without waiting for a time-out."""
+
+
+class Log(Protocol):
+    """Where events are kept. Opening one raises UnavailableError with one clear line when it cannot be reached or lets nobody in."""
+
+    def create_topic(self, topic: str, partitions: int) -> bool:
+        """Create a topic with the settings of the contract; False when it is there already (its settings are then checked)."""
+
+    def check_topic(self, topic: str) -> list[str]:
+        """What differs from the required settings, one line each: expected, found, and what to do. Empty when all is well."""
+
+    def partitions(self, topic: str) -> int:
+        """The number of partitions. Raises UnavailableError when there is no such topic ('run aidtrail topics create')."""
+
+    def end_offsets(self, topic: str) -> dict[int, int]:
+        """For every partition the offset that the next record will get (or higher, never lower)."""
+
+    def committed(self, group: str, topic: str) -> dict[int, int]:
+        """For every partition that has one, the next offset last published by `Membership.commit` of that group."""
+
+    def appender(self) -> Appender: ...
+
+    def reader(self, topic: str) -> Reader: ...
+
+    def join(self, group: str, topic: str) -> Membership: ...
+
+    def close(self) -> None: ...
+
+
+def partition_of(key: bytes, partitions: int) -> int:
+    """The partition of a key: murmur2 as Kafka's JVM clients compute it, so that every client in every language agrees."""
+    from kafka.partitioner.default import murmur2
+
+    return int((murmur2(key) & 0x7FFFFFFF) % partitions)
