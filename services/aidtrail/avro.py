@@ -47,7 +47,7 @@ def compile_decoder(writer: Any, known: Any, mark: str) -> Decoder:
         f"    return {result}, at",
     ]
     namespace: dict[str, Any] = {**_HELPERS, **source.constants}
-    exec(compile("\n".join(lines), "<decoder>", "exec"), namespace)  # noqa: S102  the text is made from our own schema files alone
+    exec(compile("\n".join(lines), "<decoder>", "exec"), namespace)
     inner: Decoder = namespace["decode"]
 
     def decode(message: bytes, start: int) -> tuple[dict[str, Any], int]:
@@ -88,7 +88,9 @@ class _Source:
         logical = schema.get("logicalType") if isinstance(schema, dict) else None
         writer = getattr(self, f"{kind}_{logical.replace('-', '_')}" if logical else kind, None)
         if writer is None:
-            raise ContractError(f"{path or schema['name']}: Avro type {kind} {logical or ''} is not one that the contract uses (see avro.py)")
+            raise ContractError(
+                f"{path or schema['name']}: Avro type {kind} {logical or ''} is not one that the contract uses (see avro.py)"
+            )
         written: str = writer(schema, known, path)
         return written
 
@@ -264,7 +266,7 @@ def _decimal(digits: bytes, length: int, bound: int, exponent: int, position: in
     if len(digits) != length or not digits:
         raise UndecodableError(f"{length or 'some'} bytes of a decimal", f"{len(digits)}", position)
     unscaled = int.from_bytes(digits, "big", signed=True)
-    if length > 1 and (digits[0] == 0 and digits[1] < 128 or digits[0] == 255 and digits[1] > 127):
+    if length > 1 and ((digits[0] == 0 and digits[1] < 128) or (digits[0] == 255 and digits[1] > 127)):
         raise UndecodableError("a decimal in its fewest bytes", f"0x{digits[:16].hex()}", position)
     if not -bound < unscaled < bound:
         raise UndecodableError("a decimal within its precision", "a wider one", position)

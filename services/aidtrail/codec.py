@@ -69,9 +69,18 @@ def read(value: bytes | None) -> tuple[AnyEvent, int]:
 
 def stamped(submission: bytes, ledger_at: int, stamp: LedgerStamp) -> bytes:
     """The entry: the submission with `stamp` in place of the null at `ledger_at`. Requires that `read(submission)` gave `ledger_at`."""
+    return submission[:ledger_at] + _stamp(stamp) + submission[ledger_at + 1 :]
+
+
+def unstamped(entry: bytes, ledger_at: int, stamp: LedgerStamp) -> bytes:
+    """The submission that an entry was made of: the inverse of `stamped`. Requires that `read(entry)` gave `ledger_at` and `stamp`."""
+    return entry[:ledger_at] + b"\x00" + entry[ledger_at + len(_stamp(stamp)) :]
+
+
+def _stamp(stamp: LedgerStamp) -> bytes:
+    """The Avro union's second branch and the fields of LedgerStamp, in the schema's order."""
     return b"".join(
         (
-            submission[:ledger_at],
             b"\x02",
             avro.long(stamp.version),
             avro.long(stamp.submitted_offset),
@@ -79,17 +88,8 @@ def stamped(submission: bytes, ledger_at: int, stamp: LedgerStamp) -> bytes:
             stamp.previous_sha256,
             avro.long(stamp.registry_offset),
             avro.long(stamp.rules),
-            submission[ledger_at + 1 :],
         )
     )
-
-
-def unstamped(entry: bytes) -> bytes:
-    """The submission that an entry was made of. Raises as `read` does; the answer for a submission is the submission."""
-    event, at = read(entry)
-    if not isinstance(event, Event) or event.meta.ledger is None:
-        return entry
-    return entry[:at] + b"\x00" + entry[at - 1 + len(stamped(b"\x00", 0, event.meta.ledger)) + 1 :]
 
 
 def sha256(value: bytes) -> bytes:

@@ -27,7 +27,8 @@ def _from_hex(value: object) -> object:
     return bytes.fromhex(value) if isinstance(value, str) else value
 
 
-DonationId = Annotated[str, Field(pattern=r"^[A-Z0-9][A-Z0-9-]{2,63}$")]
+DONATION_ID = r"^[A-Z0-9][A-Z0-9-]{2,63}$"
+DonationId = Annotated[str, Field(pattern=DONATION_ID)]
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$")]
 """Of a party, actor, mechanism, leg, approval, disbursement, condition or need."""
 Text = Annotated[str, Field(min_length=1, max_length=2000), AfterValidator(_plain)]
@@ -189,8 +190,8 @@ class PledgeExpired(Event):
 
 
 class ApprovalRequested(Event):
-    """`approvals_required` is the number of signatures that the mechanism asks for these amounts: stated here, checked by the ledger against
-    the registry, and so a recorded fact that the fold needs no registry for."""
+    """`approvals_required` is the number of signatures that the mechanism asks for these amounts: stated here, checked by the ledger
+    against the registry, and so a recorded fact that the fold needs no registry for."""
 
     approval_id: Id
     mechanism_id: Id

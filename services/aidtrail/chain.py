@@ -1,0 +1,97 @@
+"""The fences: how every reader of `recorded` tells an entry that counts from one that is void.
+
+Whoever can write to the topic can append to it: a ledger that was stopped and woke up late, a producer that retried, a rogue. Readers need
+no trust and no coordination: they all apply the two tests below, in log order, and so all count the same entries, in any rebuild.
+What they cannot see is a forgery that chains perfectly and claims a submission that was not yet ruled on: it takes write access to
+`recorded`, and is found by comparing with `submitted`.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+from uuid import UUID
+
+from aidtrail import codec
+from aidtrail.domain.events import Event, SubmissionRefused
+from aidtrail.errors import MalformedError, UndecodableError
+from aidtrail.log import Record, partition_of
+
+
+class Head(NamedTuple):
+    """A donation's last admitted entry: its version and the SHA-256 of its raw value."""
+
+    version: int
+    sha256: bytes
+
+
+NO_HEAD = Head(0, codec.GENESIS)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One record of `recorded`, decoded. `event` is None when it could not be; it is then void for the reason in `fault`."""
+
+    record: Record
+    value: bytes
+    event: Event | None
+    donation_id: str | None
+    fault: str | None = None
+    ledger_at: int = 0
+    """Where the stamp begins in `value`."""
+
+    @property
+    def refused(self) -> bool:
+        return isinstance(self.event, SubmissionRefused)
+
+
+def read_entry(record: Record) -> Entry:
+    """Decode a record of `recorded`. Never raises: what is no entry is an Entry with a fault."""
+    value = record.value or b""
+    try:
+        event, ledger_at = codec.read(value)
+    except UndecodableError:
+        return Entry(record, value, None, None, "undecodable")
+    except MalformedError:
+        return Entry(record, value, None, None, "malformed")
+    if not isinstance(event, Event):
+        return Entry(record, value, None, None, "not an event of a donation")
+    donation_id = event.meta.donation_id
+    if event.meta.ledger is None:
+        return Entry(record, value, event, donation_id, "not stamped by a ledger")
+    if record.key != donation_id.encode():
+        return Entry(record, value, event, donation_id, "the key is not the donation")
+    return Entry(record, value, event, donation_id, None, ledger_at)
+
+
+def void_reason(entry: Entry, last_submitted_offset: int, head: Head, partitions: int) -> str | None:
+    """Why an entry has no effect, or None when it counts.
+
+    `last_submitted_offset` is that of the partition's last entry that counted (-1 before the first), `head` the donation's (NO_HEAD before
+    its first event), `partitions` how many the topic has.
+    """
+    if entry.fault is not None:
+        return entry.fault
+    assert entry.event is not None
+    assert entry.event.meta.ledger is not None
+    assert entry.donation_id is not None
+    stamp = entry.event.meta.ledger
+    if stamp.submitted_offset <= last_submitted_offset:
+        return "its submission was answered before"
+    if entry.refused:
+        return None
+    if stamp.version != head.version + 1:
+        return "its version does not follow the head"
+    if stamp.previous_sha256 != head.sha256:
+        return "it does not chain to the head"
+    if stamp.version == 1 and partition_of(entry.donation_id.encode(), partitions) != entry.record.partition:
+        return "the donation belongs to another partition"
+    return None
+
+
+def submission_of(entry: Entry) -> tuple[UUID | None, bytes]:
+    """Of the submission that an entry answers: its event id (None where it could not be decoded) and the SHA-256 of its bytes."""
+    event = entry.event
+    assert event is not None
+    assert event.meta.ledger is not None
+    if isinstance(event, SubmissionRefused):
+        return event.refused_event_id, event.submission_sha256
+    return event.meta.event_id, codec.sha256(codec.unstamped(entry.value, entry.ledger_at, event.meta.ledger))

@@ -1,0 +1,64 @@
+"""Every setting, typed. Each is an environment variable with the prefix AIDTRAIL_; README lists them, and a test compares."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from aidtrail.errors import UsageError
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="AIDTRAIL_", frozen=True)
+
+    home: Path = Field(Path.home() / ".aidtrail", description="Folder of the embedded PostgreSQL and of the ledger's local store")
+    log: str | None = Field(
+        None,
+        description="Where events are kept: kafka://host:port,host:port or postgresql://user@host/database; the embedded server if unset",
+    )
+    views: str | None = Field(
+        None, description="PostgreSQL database of the views: postgresql://user@host/database; the embedded server if unset"
+    )
+    topic_prefix: str = Field(
+        "donations", pattern=r"^[a-z0-9][a-z0-9._-]{0,100}$", description="Topics are named <prefix>.submitted and so on"
+    )
+    metrics_port: int | None = Field(None, ge=1, le=65535, description="Serve Prometheus metrics on 127.0.0.1 at this port; off if unset")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Of the messages on stderr")
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_SSL", "SASL_PLAINTEXT"] = Field(
+        "PLAINTEXT", description="As in Kafka's clients"
+    )
+    kafka_sasl_mechanism: Literal["SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN"] = Field("SCRAM-SHA-512", description="As in Kafka's clients")
+    kafka_username: str | None = Field(None, description="For SASL")
+    kafka_password: str | None = Field(None, description="For SASL", repr=False)
+    kafka_ca_file: Path | None = Field(None, description="Certificates to trust, PEM; the system's if unset")
+    ledger_accounts: int = Field(
+        20_000, ge=100, description="Donations that the ledger keeps in memory for each partition; the others are read from its store"
+    )
+    projector_accounts: int = Field(
+        50_000, ge=100, description="Donations that the projector keeps in memory; the others are folded again from the views"
+    )
+
+    @property
+    def kafka_security(self) -> dict[str, object]:
+        """The security settings in kafka-python's names."""
+        security: dict[str, object] = {"security_protocol": self.kafka_security_protocol}
+        if self.kafka_security_protocol.startswith("SASL"):
+            security |= {
+                "sasl_mechanism": self.kafka_sasl_mechanism,
+                "sasl_plain_username": self.kafka_username,
+                "sasl_plain_password": self.kafka_password,
+            }
+        if self.kafka_ca_file is not None:
+            security["ssl_cafile"] = str(self.kafka_ca_file)
+        return security
+
+
+def load() -> Settings:
+    """The settings of the environment. Raises UsageError that names the variable, what was expected and what was found."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = "AIDTRAIL_" + "_".join(str(part) for part in first["loc"]).upper()
+        raise UsageError(f"{name}: {first['msg']}; found {first['input']!r:.64}") from None

@@ -1,0 +1,257 @@
+"""The ledger: for each partition of `submitted`, read, decode, check, stamp, append to `recorded`. One submission, one outcome.
+
+It has no database. Where it stands follows from its own output: the last entry that counts names the submission it answered. It appends
+without transactions and compares where each entry came to stand with where it expected it; any surprise (another writer, an append that was
+not acknowledged) makes it drop what it knows of the partition, read the log and go on from what is there. A submission that was answered
+twice in such a moment has one outcome all the same: readers count the first (`chain`).
+"""
+
+import logging
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+
+from aidtrail import codec, metrics
+from aidtrail.chain import read_entry, submission_of, void_reason
+from aidtrail.domain.events import Event, SubmissionRefused
+from aidtrail.domain.registry import Registry
+from aidtrail.errors import AppendUnknownError, UnavailableError
+from aidtrail.ledger_store import START, LedgerStore, Position, Row
+from aidtrail.log import Appended, Appender, Log, Record
+from aidtrail.registry_reader import RegistryReader
+from aidtrail.ruling import EPOCH, NO_DONATION, Account, Outcome, donation_of, restore, rule
+from aidtrail.topics import Topics
+
+logger = logging.getLogger(__name__)
+
+MAX_BATCH = 2000
+POLL_SECONDS = 0.5
+RECOVERY_SECONDS = 30.0
+MILLISECOND = timedelta(milliseconds=1)
+
+
+class Partition:
+    """One partition's accounts, as of the log's end: the newest in memory, all of them in the store."""
+
+    def __init__(self, number: int, store: LedgerStore, topics: Topics, partitions: int, max_accounts: int) -> None:
+        self.number = number
+        self.store = store
+        self.position: Position = START
+        self._topics = topics
+        self._partitions = partitions
+        self._max_accounts = max_accounts
+        self._accounts: OrderedDict[str, Account] = OrderedDict()
+
+    @property
+    def next_submission(self) -> int:
+        return self.position.last_submitted_offset + 1
+
+    def rule(self, records: Sequence[Record], registry: Registry) -> list[Outcome]:
+        """Rule on submissions in their order. Their effect on the accounts is provisional until `keep`."""
+        outcomes = []
+        clock = self.position.clock
+        for record in records:
+            clock = max(clock, record.timestamp)
+            account = self._account(donation_of(record))
+            outcomes.append(rule(account, record, clock, registry, self._topics, self._partitions))
+        return outcomes
+
+    def keep(self, outcomes: Sequence[Outcome], appended: Sequence[Appended]) -> bool:
+        """Keep what was ruled, now that it stands in the log; False, with nothing kept, when it does not stand where it was expected."""
+        first = self.position.next_offset
+        if [place.offset for place in appended] != list(range(first, first + len(appended))):
+            return False
+        rows = [
+            Row(outcome.draft.key.decode(), place.offset, outcome.submission_sha256, outcome.draft.value)
+            for outcome, place in zip(outcomes, appended, strict=True)
+            if outcome.of_a_donation
+        ]
+        last = outcomes[-1]
+        end = appended[-1].offset + 1
+        self._commit(rows, Position(end, codec.sha256(last.draft.value), last.submitted_offset, last.clock))
+        return True
+
+    def recover(self, log: Log) -> None:
+        """Bring the accounts to the end of the log, from the store if it is a prefix of the log, else from the log alone."""
+        self.position = self.store.position()
+        reader = log.reader(self._topics.recorded)
+        try:
+            end = log.end_offsets(self._topics.recorded)[self.number]
+            if not self._is_prefix(log, end):
+                logger.warning(
+                    "%s partition %d: the local store does not match the log; building it anew", self._topics.recorded, self.number
+                )
+                self.store.clear()
+                self.position = START
+            reader.assign({self.number: self.position.next_offset})
+            while self.position.next_offset < end:
+                records = reader.poll(MAX_BATCH, RECOVERY_SECONDS).get(self.number, [])
+                if not records:
+                    raise UnavailableError(
+                        f"{self._topics.recorded} partition {self.number} could not be read to its end; is the broker up?"
+                    )
+                self._read(records)
+        finally:
+            reader.close()
+
+    def close(self) -> None:
+        self.store.close()
+
+    def _is_prefix(self, log: Log, end: int) -> bool:
+        if self.position.next_offset == 0:
+            return True
+        if self.position.next_offset > end:
+            return False
+        reader = log.reader(self._topics.recorded)
+        try:
+            reader.assign({self.number: self.position.next_offset - 1})
+            records = reader.poll(1, RECOVERY_SECONDS).get(self.number, [])
+        finally:
+            reader.close()
+        if not records:
+            raise UnavailableError(f"{self._topics.recorded} partition {self.number} cannot be read; is the broker up?")
+        return codec.sha256(records[0].value or b"") == self.position.last_value_sha256
+
+    def _read(self, records: Sequence[Record]) -> None:
+        rows = []
+        last_submitted_offset, clock = self.position.last_submitted_offset, self.position.clock
+        for record in records:
+            entry = read_entry(record)
+            account = self._account(entry.donation_id or NO_DONATION)
+            reason = void_reason(entry, last_submitted_offset, account.head, self._partitions)
+            if reason is not None or entry.event is None or entry.event.meta.ledger is None:
+                metrics.VOID.labels("ledger", reason).inc()
+                continue
+            stamp = entry.event.meta.ledger
+            submission, digest = submission_of(entry)
+            restore(account, entry.event, entry.value, submission, digest)
+            last_submitted_offset, clock = stamp.submitted_offset, (stamp.recorded_at - EPOCH) // MILLISECOND
+            if submission is not None:
+                rows.append(Row(entry.event.meta.donation_id, record.offset, digest, entry.value))
+        last = records[-1]
+        self._commit(rows, Position(last.offset + 1, codec.sha256(last.value or b""), last_submitted_offset, clock))
+
+    def _commit(self, rows: Sequence[Row], position: Position) -> None:
+        self.store.add(rows, position)
+        self.position = position
+        while len(self._accounts) > self._max_accounts:
+            self._accounts.popitem(last=False)
+
+    def _account(self, donation_id: str) -> Account:
+        account = self._accounts.get(donation_id)
+        if account is not None:
+            self._accounts.move_to_end(donation_id)
+            return account
+        account = self._accounts[donation_id] = Account()
+        for row in self.store.entries(donation_id):
+            event = codec.decode(row.value)
+            assert isinstance(event, Event)
+            submission = event.refused_event_id if isinstance(event, SubmissionRefused) else event.meta.event_id
+            restore(account, event, row.value, submission, row.submission_sha256)
+        return account
+
+
+class Ledger:
+    """The loop, over the partitions that this process owns in the group."""
+
+    name = "ledger"
+
+    def __init__(self, log: Log, topics: Topics, store_folder: Path, *, group: str, max_accounts: int = 20_000) -> None:
+        self._log = log
+        self._topics = topics
+        self._folder = store_folder
+        self._max_accounts = max_accounts
+        self._partitions = topics.require(log)
+        self._registry = RegistryReader(log, topics.registry)
+        self._reader = log.reader(topics.submitted)
+        self._membership = log.join(group, topics.submitted)
+        self._appender: Appender | None = None
+        self._mine: dict[int, Partition] = {}
+
+    def turn(self) -> int:
+        self._follow_membership()
+        records = self._reader.poll(MAX_BATCH, POLL_SECONDS)
+        if not records:
+            return 0
+        registry = self._registry.follow()
+        ruled = {number: self._mine[number].rule(batch, registry) for number, batch in records.items() if number in self._mine}
+        self._append(ruled)
+        return sum(map(len, ruled.values()))
+
+    def reset(self) -> None:
+        for number in list(self._mine):
+            self._drop(number)
+        self._close_appender()
+
+    def close(self) -> None:
+        self._membership.close()
+        self.reset()
+        self._reader.close()
+        self._registry.close()
+
+    def _follow_membership(self) -> None:
+        owned = self._membership.owned()
+        if owned == self._mine.keys():
+            return
+        for number in self._mine.keys() - owned:
+            self._drop(number)
+        for number in sorted(owned - self._mine.keys()):
+            self._take(number)
+        self._reader.assign({number: partition.next_submission for number, partition in self._mine.items()})
+
+    def _append(self, ruled: Mapping[int, Sequence[Outcome]]) -> None:
+        drafts = [outcome.draft for outcomes in ruled.values() for outcome in outcomes]
+        if self._appender is None:
+            self._appender = self._log.appender()
+        try:
+            appended = self._appender.append(drafts)
+        except AppendUnknownError as error:
+            metrics.APPENDS_UNKNOWN.inc()
+            logger.warning("ledger: %s; reading the log's tail and going on from there", error)
+            self.reset()
+            return
+        start = 0
+        for number, outcomes in ruled.items():
+            stop = start + len(outcomes)
+            if self._mine[number].keep(outcomes, appended[start:stop]):
+                _count(outcomes)
+            else:
+                metrics.OFFSET_SURPRISES.inc()
+                logger.warning(
+                    "ledger: %s partition %d: expected offset %d, found %d: somebody else writes there; reading the log again",
+                    self._topics.recorded,
+                    number,
+                    self._mine[number].position.next_offset,
+                    appended[start].offset,
+                )
+                self._drop(number)
+            start = stop
+        self._membership.commit({number: self._mine[number].next_submission for number in ruled if number in self._mine})
+
+    def _take(self, number: int) -> None:
+        store = LedgerStore(self._folder, self._topics.recorded, number)
+        partition = Partition(number, store, self._topics, self._partitions, self._max_accounts)
+        try:
+            partition.recover(self._log)
+        except BaseException:
+            store.close()
+            raise
+        self._mine[number] = partition
+        logger.info("ledger: partition %d from submission %d on", number, partition.next_submission)
+
+    def _drop(self, number: int) -> None:
+        self._mine.pop(number).close()
+
+    def _close_appender(self) -> None:
+        if self._appender is not None:
+            self._appender.close()
+            self._appender = None
+
+
+def _count(outcomes: Sequence[Outcome]) -> None:
+    refused = [outcome.refusal.reason for outcome in outcomes if outcome.refusal is not None]
+    metrics.SUBMISSIONS_RULED.labels("refused").inc(len(refused))
+    metrics.SUBMISSIONS_RULED.labels("admitted").inc(len(outcomes) - len(refused))
+    for reason in refused:
+        metrics.REFUSALS.labels(reason).inc()

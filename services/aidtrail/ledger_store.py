@@ -1,0 +1,102 @@
+"""What a ledger knows of one partition, on local disk: a cache that can be deleted at any time and is rebuilt from the log.
+
+It keeps the entries themselves, by donation, and no other form of them: an account is always the fold of its entries, so there is nothing
+that could disagree with the log after an upgrade. SQLite in WAL mode: a killed process leaves the last committed batch.
+"""
+
+import fcntl
+import os
+import sqlite3
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+FORMAT = 1
+"""Raised when the tables change; a file of another format is deleted."""
+
+
+class Row(NamedTuple):
+    """An entry that counts, by the donation it belongs to."""
+
+    donation_id: str
+    offset: int
+    submission_sha256: bytes
+    value: bytes
+
+
+class Position(NamedTuple):
+    """How far the store is: the next offset to read of `recorded`, the SHA-256 of the record before it, the last submission answered, and
+    the latest append time (milliseconds) that a ruling has used."""
+
+    next_offset: int
+    last_value_sha256: bytes
+    last_submitted_offset: int
+    clock: int
+
+
+START = Position(0, b"", -1, 0)
+
+
+class LedgerStore:
+    """One partition's store. A file that another process holds is left alone, and a temporary one is used instead."""
+
+    def __init__(self, folder: Path, topic: str, partition: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._path = folder / f"{topic}-{partition}.sqlite"
+        self._lock = os.open(folder / f"{topic}-{partition}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._temporary = tempfile.TemporaryDirectory(prefix="aidtrail-ledger-")
+            self._path = Path(self._temporary.name) / "store.sqlite"
+        self._open()
+
+    def position(self) -> Position:
+        row = self._db.execute("SELECT next_offset, last_value_sha256, last_submitted_offset, clock FROM position").fetchone()
+        return Position(*row) if row else START
+
+    def entries(self, donation_id: str) -> list[Row]:
+        """The donation's entries that count, in log order."""
+        query = 'SELECT donation_id, "offset", submission_sha256, value FROM entries WHERE donation_id = ? ORDER BY "offset"'
+        return [Row(*row) for row in self._db.execute(query, (donation_id,))]
+
+    def add(self, rows: Iterable[Row], position: Position) -> None:
+        """Keep these entries and the position after them, or neither."""
+        with self._db:
+            self._db.execute("BEGIN")
+            self._db.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?)", rows)
+            self._db.execute("INSERT OR REPLACE INTO position VALUES (1, ?, ?, ?, ?)", position)
+
+    def clear(self) -> None:
+        self._db.close()
+        for suffix in ("", "-wal", "-shm"):
+            self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+        self._open()
+
+    def close(self) -> None:
+        self._db.close()
+        os.close(self._lock)
+        if self._temporary is not None:
+            self._temporary.cleanup()
+
+    def _open(self) -> None:
+        self._db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+        try:
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = NORMAL")
+            (found,) = self._db.execute("PRAGMA user_version").fetchone()
+            if found not in (0, FORMAT):
+                raise sqlite3.DatabaseError("another format")
+            self._db.execute(
+                'CREATE TABLE IF NOT EXISTS entries (donation_id TEXT, "offset" INTEGER, submission_sha256 BLOB, value BLOB,'
+                ' PRIMARY KEY (donation_id, "offset")) WITHOUT ROWID'
+            )
+            self._db.execute(
+                "CREATE TABLE IF NOT EXISTS position (one INTEGER PRIMARY KEY CHECK (one = 1), next_offset INTEGER, last_value_sha256 BLOB,"
+                " last_submitted_offset INTEGER, clock INTEGER)"
+            )
+            self._db.execute(f"PRAGMA user_version = {FORMAT}")
+        except sqlite3.DatabaseError:
+            self.clear()

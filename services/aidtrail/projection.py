@@ -1,0 +1,271 @@
+"""Folds entries of `recorded` into the rows of one build of the views, batch by batch. Live and rebuild run exactly this.
+
+A bounded number of donations is kept in memory; the others are folded again from the build's own entries when the next event arrives. A
+donation whose fold raises is parked: its row stays as it was, its entries are kept and still chained, and all other donations go on.
+"""
+
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from aidtrail import codec, metrics
+from aidtrail.chain import NO_HEAD, Entry, Head, read_entry, void_reason
+from aidtrail.domain import status
+from aidtrail.domain.donation import Donation, apply
+from aidtrail.domain.events import Event, SubmissionRefused
+from aidtrail.log import Record
+from aidtrail.views.writer import Batch, Claim, Row, Writer
+
+logger = logging.getLogger(__name__)
+
+Apply = Callable[[Donation | None, Event], Donation]
+
+SAMPLE_ABOVE = 500
+"""In batches of more entries than this, time to visible is observed for every tenth entry."""
+
+
+@dataclass(slots=True)
+class Account:
+    """What a build's status row of one donation is made of."""
+
+    donation: Donation | None = None
+    head: Head = NO_HEAD
+    parked: bool = False
+    announced_on: datetime | None = None
+    changed_at: datetime | None = None
+
+    def fold(self, event: Event, apply: Apply) -> None:
+        assert event.meta.ledger is not None
+        self.donation = apply(self.donation, event)
+        if self.announced_on is None:
+            self.announced_on = event.meta.occurred_on
+        self.changed_at = event.meta.ledger.recorded_at
+
+
+class Projection:
+    """One writer's partitions of one build. After any exception from `project`, what is in memory may be ahead of the build: drop it."""
+
+    def __init__(self, writer: Writer, partitions: int, *, apply: Apply = apply, max_accounts: int = 50_000) -> None:
+        self._writer = writer
+        self._partitions = partitions
+        self._apply = apply
+        self._max_accounts = max_accounts
+        self._claims: dict[int, Claim] = {}
+        self._accounts: OrderedDict[str, Account] = OrderedDict()
+
+    def claim(self, partition: int) -> int:
+        """Take a partition over; returns the next offset to read."""
+        self._claims[partition] = self._writer.claim(partition)
+        self._count_parked()
+        return self._claims[partition].next_offset
+
+    def release(self, partition: int) -> None:
+        """Forget a partition. Accounts are not told apart by partition, so all go; those still needed are folded again."""
+        del self._claims[partition]
+        self._accounts.clear()
+
+    def next_offset(self, partition: int) -> int:
+        return self._claims[partition].next_offset
+
+    def project(self, records: Mapping[int, Sequence[Record]]) -> int:
+        """Fold these records, which must follow the claimed positions, and write what follows from them; returns how many there were."""
+        batch = Batch()
+        with metrics.STEP_SECONDS.labels("projector", "decode").time():
+            entries = {partition: [read_entry(record) for record in batch_of] for partition, batch_of in records.items()}
+        with metrics.STEP_SECONDS.labels("projector", "load").time():
+            self._load(entries, batch)
+        with metrics.STEP_SECONDS.labels("projector", "fold").time():
+            changed: dict[str, tuple[int, Account]] = {}
+            for partition, entries_of in entries.items():
+                self._fold(partition, entries_of, batch, changed)
+            for partition, account in changed.values():
+                _add_status(batch, partition, account)
+        with metrics.STEP_SECONDS.labels("projector", "write").time():
+            self._writer.write(batch)
+        for partition, (_, moved) in batch.moves.items():
+            self._claims[partition] = moved
+        while len(self._accounts) > self._max_accounts:
+            self._accounts.popitem(last=False)
+        if batch.rows["parked"]:
+            self._count_parked()
+        _observe(entries)
+        return sum(map(len, entries.values()))
+
+    def unpark(self, donation_id: str, partition: int) -> str | None:
+        """Fold a parked donation again, all of its entries in order, and take it back among the others; returns why not, or None.
+
+        Claims the partition in the same transaction, so a projector at work rolls its next batch back, claims again, and goes on with the
+        donation as any other.
+        """
+        with self._writer.transaction():
+            self._claims[partition] = claim = self._writer.claim(partition)
+            stored = self._writer.load([donation_id])[donation_id]
+            account = Account(head=stored.head)
+            try:
+                for _, event in stored.events:
+                    account.fold(event, self._apply)
+            except Exception as error:
+                return _short(error)
+            batch = Batch(moves={partition: (claim, claim)})
+            _add_status(batch, partition, account)
+            self._writer.unpark(donation_id)
+            self._writer.write(batch)
+        return None
+
+    def _load(self, entries: Mapping[int, Sequence[Entry]], batch: Batch) -> None:
+        """Bring every donation of the batch into memory: one query for all that are not there."""
+        accounts = self._accounts
+        missing: dict[str, int] = {}
+        for partition, entries_of in entries.items():
+            for entry in entries_of:
+                if entry.donation_id is None:
+                    continue
+                if entry.donation_id in accounts:
+                    accounts.move_to_end(entry.donation_id)
+                else:
+                    missing[entry.donation_id] = partition
+        if not missing:
+            return
+        stored = self._writer.load(list(missing))
+        for donation_id, partition in missing.items():
+            account = accounts[donation_id] = Account()
+            if donation_id not in stored:
+                continue
+            account.head, account.parked = stored[donation_id].head, stored[donation_id].parked
+            for offset, event in () if account.parked else stored[donation_id].events:
+                self._fold_or_park(account, event, partition, offset, batch)
+
+    def _fold(self, partition: int, entries: Sequence[Entry], batch: Batch, changed: dict[str, tuple[int, Account]]) -> None:
+        claim = self._claims[partition]
+        last_submitted_offset = claim.last_submitted_offset
+        rows = batch.rows
+        for entry in entries:
+            account = _BLANK if entry.donation_id is None else self._accounts[entry.donation_id]
+            reason = void_reason(entry, last_submitted_offset, account.head, self._partitions)
+            event = entry.event
+            if reason is not None or event is None or event.meta.ledger is None:
+                metrics.VOID.labels("projector", reason).inc()
+                rows["entries"].append(_entry_row(entry, "void", reason, codec.sha256(entry.value)))
+                continue
+            stamp = event.meta.ledger
+            last_submitted_offset = stamp.submitted_offset
+            digest = codec.sha256(entry.value)
+            if isinstance(event, SubmissionRefused):
+                rows["entries"].append(_entry_row(entry, "refused", None, digest))
+                rows["refusals"].append(_refusal_row(entry, event))
+                continue
+            rows["entries"].append(_entry_row(entry, "admitted", None, digest))
+            account.head = Head(stamp.version, digest)
+            if not account.parked:
+                self._fold_or_park(account, event, partition, entry.record.offset, batch)
+                changed[event.meta.donation_id] = (partition, account)
+        batch.moves[partition] = (claim, Claim(entries[-1].record.offset + 1, last_submitted_offset, claim.fence))
+
+    def _fold_or_park(self, account: Account, event: Event, partition: int, offset: int, batch: Batch) -> None:
+        if account.parked:
+            return
+        try:
+            account.fold(event, self._apply)
+        except Exception as error:  # whatever a fold raises concerns one donation, never the others
+            account.parked = True
+            batch.rows["parked"].append((event.meta.donation_id, partition, offset, _short(error)))
+            logger.error("projector: %s is parked from partition %d offset %d on: %s", event.meta.donation_id, partition, offset, error)
+
+    def _count_parked(self) -> None:
+        metrics.PARKED.set(sum(partition in self._claims for partition in self._writer.parked().values()))
+
+
+_BLANK = Account()
+
+
+def _add_status(batch: Batch, partition: int, account: Account) -> None:
+    """The status row of a donation and one row for each of its currencies."""
+    donation = account.donation
+    if donation is None:
+        return
+    axes = status.axes(donation)
+    parties = {party: None for leg in donation.route for party in (leg.from_party, leg.to_party)}
+    batch.rows["donations"].append(
+        (
+            donation.donation_id,
+            partition,
+            donation.version,
+            account.head.sha256,
+            donation.oversight,
+            donation.contribution,
+            donation.donor,
+            donation.beneficiary,
+            list(parties),
+            [leg.leg_id for leg in donation.route],
+            donation.purpose,
+            status.headline(donation),
+            axes.pledge,
+            axes.approval,
+            axes.disbursement,
+            axes.receipt,
+            account.announced_on,
+            account.changed_at,
+            donation.next_deadline,
+        )
+    )
+    for currency, row in status.amounts(donation).items():
+        batch.rows["amounts"].append((donation.donation_id, currency, *row))
+
+
+def _entry_row(entry: Entry, outcome: str, void: str | None, digest: bytes) -> Row:
+    record, event = entry.record, entry.event
+    where = (record.partition, record.offset, outcome)
+    if event is None or event.meta.ledger is None:
+        return (*where, entry.donation_id, *[None] * 9, void, digest, entry.value)
+    meta, stamp = event.meta, event.meta.ledger
+    return (
+        *where,
+        meta.donation_id,
+        stamp.version if outcome == "admitted" else None,
+        event.type,
+        meta.event_id,
+        meta.actor.actor_id,
+        meta.actor.party_id,
+        meta.actor.role,
+        meta.occurred_on,
+        stamp.recorded_at,
+        stamp.submitted_offset,
+        void,
+        digest,
+        entry.value,
+    )
+
+
+def _refusal_row(entry: Entry, event: SubmissionRefused) -> Row:
+    assert event.meta.ledger is not None
+    return (
+        entry.record.partition,
+        entry.record.offset,
+        event.meta.donation_id,
+        event.meta.ledger.recorded_at,
+        event.refused_event_id,
+        event.refused_event_type,
+        event.reason,
+        event.expected,
+        event.found,
+        event.submission_sha256,
+    )
+
+
+def _short(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[:500]
+
+
+def _observe(entries: Mapping[int, Sequence[Entry]]) -> None:
+    now = time.time()
+    count = sum(map(len, entries.values()))
+    metrics.BATCH_ENTRIES.observe(count)
+    metrics.ENTRIES_PROJECTED.inc(count)
+    step = 10 if count > SAMPLE_ABOVE else 1
+    for entries_of in entries.values():
+        for entry in entries_of[::step]:
+            if entry.event is not None and entry.event.meta.ledger is not None:
+                metrics.TIME_TO_VISIBLE.observe(now - entry.event.meta.ledger.recorded_at.timestamp())

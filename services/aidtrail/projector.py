@@ -1,0 +1,112 @@
+"""The projector: for each partition of `recorded` that this process owns, read, decode, fold, write one transaction."""
+
+import logging
+
+from aidtrail import metrics
+from aidtrail.domain.donation import apply
+from aidtrail.errors import FenceLostError
+from aidtrail.log import Log
+from aidtrail.projection import Apply, Projection
+from aidtrail.topics import Topics
+from aidtrail.views import schema
+from aidtrail.views.writer import Writer
+
+logger = logging.getLogger(__name__)
+
+MAX_BATCH = 5000
+POLL_SECONDS = 0.5
+
+
+class Projector:
+    """The loop. Follows the live build: when another goes live, it notices at its next batch and goes on in that one."""
+
+    name = "projector"
+
+    def __init__(
+        self,
+        log: Log,
+        topics: Topics,
+        conninfo: str,
+        *,
+        group: str,
+        apply: Apply = apply,
+        max_batch: int = MAX_BATCH,
+        max_accounts: int = 50_000,
+    ) -> None:
+        self._topics = topics
+        self._conninfo = conninfo
+        self._group = group
+        self._apply = apply
+        self._max_batch = max_batch
+        self._max_accounts = max_accounts
+        self._log = log
+        self._partitions = topics.require(log)
+        self._reader = log.reader(topics.recorded)
+        self._membership = log.join(group, topics.recorded)
+        self._writer: Writer | None = None
+        self._projection: Projection | None = None
+        self._mine: frozenset[int] = frozenset()
+
+    def turn(self) -> int:
+        projection = self._open()
+        self._follow_membership(projection)
+        records = self._reader.poll(self._max_batch, POLL_SECONDS)
+        records = {partition: batch for partition, batch in records.items() if partition in self._mine}
+        if not records:
+            return 0
+        try:
+            projected = projection.project(records)
+        except FenceLostError as error:
+            metrics.FENCES_LOST.inc()
+            logger.warning("projector: %s; nothing was written, claiming again", error)
+            self.reset()
+            return 0
+        self._membership.commit({partition: projection.next_offset(partition) for partition in records})
+        return projected
+
+    def reset(self) -> None:
+        self._mine = frozenset()
+        self._projection = None
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def close(self) -> None:
+        self._membership.close()
+        self.reset()
+        self._reader.close()
+
+    def _open(self) -> Projection:
+        if self._projection is None:
+            with schema.connect(self._conninfo) as connection:
+                build = schema.prepare(connection, self._partitions)
+            self._writer = Writer(self._conninfo, build, follows_live=True)
+            self._projection = Projection(self._writer, self._partitions, apply=self._apply, max_accounts=self._max_accounts)
+            logger.info("projector: writing to %s", build)
+        return self._projection
+
+    def _follow_membership(self, projection: Projection) -> None:
+        owned = self._membership.owned()
+        if owned == self._mine:
+            return
+        for partition in self._mine - owned:
+            projection.release(partition)
+        for partition in owned - self._mine:
+            projection.claim(partition)
+        self._mine = owned
+        self._reader.assign({partition: projection.next_offset(partition) for partition in owned})
+        logger.info("projector: partitions %s", ", ".join(map(str, sorted(owned))) or "none")
+
+
+def unpark(conninfo: str) -> dict[str, str | None]:
+    """Fold every parked donation of the live build again; returns for each why it stays parked, or None where it is back."""
+    with schema.connect(conninfo) as connection:
+        build = schema.live_build(connection)
+    if build is None:
+        return {}
+    writer = Writer(conninfo, build, follows_live=True)
+    try:
+        projection = Projection(writer, partitions=0)
+        return {donation_id: projection.unpark(donation_id, partition) for donation_id, partition in writer.parked().items()}
+    finally:
+        writer.close()

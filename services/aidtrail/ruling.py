@@ -1,0 +1,174 @@
+"""A ruling: what the ledger answers to one submission. Pure, so that a replay rules again with the same outcome, byte for byte."""
+
+import re
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from aidtrail import codec
+from aidtrail.chain import NO_HEAD, Head
+from aidtrail.domain.donation import Donation, apply
+from aidtrail.domain.events import DONATION_ID, Actor, Event, LedgerStamp, Meta, Source, SubmissionRefused
+from aidtrail.domain.registry import Registry
+from aidtrail.domain.rules import RULES_VERSION, Refusal, check
+from aidtrail.errors import FoldError, MalformedError, UndecodableError
+from aidtrail.log import Draft, Record, partition_of
+from aidtrail.topics import Topics
+
+ACTOR = Actor(actor_id="ledger", party_id="AIDTRAIL", role="ledger")
+SOURCE = Source(channel="ledger")
+NO_DONATION = "UNDECODABLE"
+"""The donation id of a refusal whose submission says none."""
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_IS_DONATION_ID = re.compile(DONATION_ID).fullmatch
+
+
+@dataclass(slots=True)
+class Account:
+    """What the ledger knows of one donation: the fold of its entries, its head, and the submissions that were answered."""
+
+    donation: Donation | None = None
+    head: Head = NO_HEAD
+    seen: dict[UUID, bytes] = field(default_factory=dict)
+    """Event id -> SHA-256 of the submission."""
+    fault: str | None = None
+    """Why the fold of an entry in the log failed. Nothing more is admitted for such a donation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What was ruled on one submission: the record to append, and what to keep of it once it stands in the log."""
+
+    draft: Draft
+    submission_sha256: bytes
+    submitted_offset: int
+    clock: int
+    refusal: Refusal | None
+    of_a_donation: bool
+    """False when the submission could not be decoded: then there is nothing to remember of it."""
+
+
+def rule(account: Account, record: Record, clock: int, registry: Registry, topics: Topics, partitions: int) -> Outcome:
+    """Rule on one submission, and bring `account`, which must be that of `donation_of(record)`, up to date.
+
+    Depends on nothing but its arguments. `clock` is the latest append time (milliseconds) of the partition's submissions so far, this one's
+    included.
+    """
+    value = record.value or b""
+    now = EPOCH + timedelta(milliseconds=clock)
+    digest = codec.sha256(value)
+    event: Event | None = None
+    ledger_at = 0
+    refusal: Refusal | None
+    try:
+        decoded, ledger_at = codec.read(value)
+    except UndecodableError as error:
+        refusal = Refusal("undecodable", error.expected, f"{error.found}, at byte {error.position}")
+    except MalformedError as error:
+        refusal = Refusal("malformed", f"{error.where}: {error.expected}", error.found)
+    else:
+        if isinstance(decoded, Event) and not isinstance(decoded, SubmissionRefused):
+            event = decoded
+            refusal = _objection(account, record, event, digest, registry, now, partitions)
+        else:
+            refusal = Refusal("not_a_submission", "an event that a producer may submit", decoded.type)
+
+    head = account.head
+    admitted: Donation | None = None
+    if refusal is None and event is not None:
+        try:
+            admitted = apply(account.donation, event)
+        except FoldError as error:  # what the ledger itself cannot fold, no view could: it is never admitted
+            refusal = Refusal("cannot_be_folded", "an event that the fold can read", str(error)[:200])
+
+    version = head.version if admitted is None else head.version + 1
+    stamp = LedgerStamp(
+        version=version,
+        submitted_offset=record.offset,
+        recorded_at=now,
+        previous_sha256=head.sha256,
+        registry_offset=registry.offset,
+        rules=RULES_VERSION,
+    )
+    donation_id = donation_of(record)
+    if admitted is not None:
+        entry = codec.stamped(value, ledger_at, stamp)
+        account.donation, account.head = admitted, Head(version, codec.sha256(entry))
+    else:
+        assert refusal is not None
+        entry = codec.encode(_refused(record, donation_id, event, refusal, digest, stamp, clock))
+    if event is not None:
+        account.seen.setdefault(event.meta.event_id, digest)
+    draft = Draft(topics.recorded, record.partition, donation_id.encode(), entry)
+    return Outcome(draft, digest, record.offset, clock, refusal, event is not None)
+
+
+def donation_of(record: Record) -> str:
+    """The donation that a submission's key names, or NO_DONATION where it names none."""
+    try:
+        key = (record.key or b"").decode("ascii")
+    except UnicodeDecodeError:
+        return NO_DONATION
+    return key if _IS_DONATION_ID(key) else NO_DONATION
+
+
+def _objection(
+    account: Account, record: Record, event: Event, digest: bytes, registry: Registry, now: datetime, partitions: int
+) -> Refusal | None:
+    """The ledger's own tests, then the rules."""
+    key = event.meta.donation_id.encode()
+    if record.key != key:
+        return Refusal("key_is_not_the_donation", "the donation id as the record's key", f"{(record.key or b'')[:40]!r}")
+    if account.head.version == 0 and partition_of(key, partitions) != record.partition:
+        return Refusal(
+            "wrong_partition", f"partition {partition_of(key, partitions)}, by murmur2 of the key", f"partition {record.partition}"
+        )
+    before = account.seen.get(event.meta.event_id)
+    if before == digest:
+        return Refusal("duplicate_event", "an event that was not submitted before", "the same bytes, answered before")
+    if before is not None:
+        return Refusal("event_id_reused", "an event id of its own", "the id of another submission")
+    if account.fault is not None:
+        return Refusal("donation_is_parked", "a donation whose entries can be folded", account.fault[:200])
+    return check(account.donation, event, registry, now)
+
+
+def _refused(
+    record: Record, donation_id: str, event: Event | None, refusal: Refusal, digest: bytes, stamp: LedgerStamp, clock: int
+) -> SubmissionRefused:
+    coordinates = f"{record.topic}/{record.partition}/{record.offset}".encode()
+    event_id = None if event is None else event.meta.event_id
+    return SubmissionRefused(
+        meta=Meta(
+            event_id=codec.event_id_at(clock, b"refused " + coordinates + digest),
+            donation_id=donation_id,
+            occurred_on=stamp.recorded_at,
+            actor=ACTOR,
+            source=SOURCE,
+            causation_id=event_id,
+            correlation_id=None if event is None else event.meta.correlation_id,
+            ledger=stamp,
+        ),
+        refused_event_id=event_id,
+        refused_event_type=None if event is None else event.type,
+        reason=refusal.reason,
+        expected=refusal.expected,
+        found=refusal.found,
+        submission_sha256=digest,
+    )
+
+
+def restore(account: Account, event: Event, value: bytes, submission: UUID | None, submission_sha256: bytes) -> None:
+    """Bring an account up to date with an entry of the log that counts."""
+    if submission is not None:
+        account.seen.setdefault(submission, submission_sha256)
+    if isinstance(event, SubmissionRefused):
+        return
+    assert event.meta.ledger is not None
+    account.head = Head(event.meta.ledger.version, codec.sha256(value))
+    if account.fault is None:
+        try:
+            account.donation = apply(account.donation, event)
+        except FoldError as error:
+            account.fault = str(error)

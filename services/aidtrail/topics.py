@@ -1,0 +1,41 @@
+"""The names of the three topics, and making sure that they are what the contract says."""
+
+from typing import NamedTuple
+
+from aidtrail.errors import UnavailableError
+from aidtrail.log import Log
+
+
+class Topics(NamedTuple):
+    submitted: str
+    recorded: str
+    registry: str
+
+    @classmethod
+    def of(cls, prefix: str) -> "Topics":
+        return cls(f"{prefix}.submitted", f"{prefix}.recorded", f"{prefix}.registry")
+
+    def create(self, log: Log, partitions: int) -> list[str]:
+        """Create what is missing; returns the topics created. `submitted` and `recorded` have the same number of partitions, for ever:
+        a donation's partition follows from it. The registry has one."""
+        wanted = {self.submitted: partitions, self.recorded: partitions, self.registry: 1}
+        return [topic for topic, count in wanted.items() if log.create_topic(topic, count)]
+
+    def differences(self, log: Log) -> list[str]:
+        """What is not as required, one line each."""
+        found = [line for topic in self for line in log.check_topic(topic)]
+        if not found and log.partitions(self.submitted) != log.partitions(self.recorded):
+            found.append(
+                f"{self.recorded}: expected the {log.partitions(self.submitted)} partitions of {self.submitted}, "
+                f"found {log.partitions(self.recorded)}; topics cannot be merged: start again under another AIDTRAIL_TOPIC_PREFIX"
+            )
+        if not found and log.partitions(self.registry) != 1:
+            found.append(f"{self.registry}: expected one partition, found {log.partitions(self.registry)}; create it anew")
+        return found
+
+    def require(self, log: Log) -> int:
+        """The number of partitions. Raises UnavailableError with every difference when a topic is missing or set up differently."""
+        found = self.differences(log)
+        if found:
+            raise UnavailableError("; ".join(found))
+        return log.partitions(self.submitted)

@@ -1,0 +1,131 @@
+"""Builds of the views: each is a PostgreSQL schema (`views_1`, `views_2`, ...) with the same tables; one of them is live.
+
+SQL clients read the schema `live`: views on the tables of the live build. Going live is one transaction that moves the pointer and these
+views; the build that was live stays as it was, for the way back.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import LiteralString, cast
+
+import psycopg
+from psycopg import sql
+
+from aidtrail.errors import UnavailableError, UsageError
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+CONTROL = "aidtrail"
+TABLES = ("positions", "entries", "refusals", "donations", "amounts", "parked")
+
+Connection = psycopg.Connection[tuple[object, ...]]
+
+
+def connect(conninfo: str) -> Connection:
+    """A connection to the views, in UTC. Raises UnavailableError with one line when the server cannot be reached or lets nobody in."""
+    try:
+        return psycopg.connect(conninfo, connect_timeout=10, options="-c timezone=UTC", application_name="aidtrail")
+    except psycopg.OperationalError as error:
+        reason = " ".join(str(error).split())
+        raise UnavailableError(f"PostgreSQL cannot be reached: {reason}. Check AIDTRAIL_VIEWS, and that the server is up.") from None
+
+
+def migrate(connection: Connection, schema: str, folder: str) -> None:
+    """Bring `schema` up to the newest migration of `folder` ('control' or 'build'), creating it if need be, in one transaction.
+
+    Raises UsageError when a migration that was applied has since been changed, or is newer than this release knows.
+    """
+    files = {int(path.name[:4]): path for path in sorted((MIGRATIONS / folder).glob("*.sql"))}
+    with connection.transaction():
+        connection.execute("SELECT pg_advisory_xact_lock(hashtext('aidtrail.migrate'))")
+        connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(schema)))
+        connection.execute(sql.SQL("SET LOCAL search_path TO {}").format(sql.Identifier(schema)))
+        connection.execute("CREATE TABLE IF NOT EXISTS migrations (number integer PRIMARY KEY, name text NOT NULL, sha256 text NOT NULL)")
+        applied = {number: (name, digest) for number, name, digest in _migrations(connection)}
+        for number, (name, digest) in applied.items():
+            path = files.get(number)
+            if path is None:
+                raise UsageError(f"{schema}: migration {name} is newer than this release; run the release that applied it, or a later one")
+            if _digest(path) != digest:
+                raise UsageError(
+                    f"{schema}: migration {path.name} was changed after it was applied; expected sha256 {digest}, found {_digest(path)}"
+                )
+        for number, path in files.items():
+            if number not in applied:
+                connection.execute(cast(LiteralString, path.read_text(encoding="utf-8")))
+                connection.execute("INSERT INTO migrations VALUES (%s, %s, %s)", (number, path.name, _digest(path)))
+
+
+def prepare(connection: Connection, partitions: int) -> str:
+    """Make sure that there is a live build with a position for each partition; returns its name."""
+    migrate(connection, CONTROL, "control")
+    with connection.transaction():
+        connection.execute("SELECT pg_advisory_xact_lock(hashtext('aidtrail.prepare'))")
+        build = live_build(connection)
+        if build is None:
+            build = new_build(connection, partitions, "live")
+            go_live(connection, build)
+    migrate(connection, build, "build")
+    _require_partitions(connection, build, partitions)
+    return build
+
+
+def new_build(connection: Connection, partitions: int, purpose: str) -> str:
+    """Create an empty build with the next free name."""
+    with connection.transaction():
+        row = connection.execute("SELECT coalesce(max(substr(name, 7)::integer), 0) + 1 FROM aidtrail.builds").fetchone()
+        assert row is not None
+        build = f"views_{row[0]}"
+        migrate(connection, build, "build")
+        connection.execute("INSERT INTO aidtrail.builds (name, purpose) VALUES (%s, %s)", (build, purpose))
+        insert = sql.SQL("INSERT INTO {} (partition) SELECT generate_series(0, %s)").format(sql.Identifier(build, "positions"))
+        connection.execute(insert, (partitions - 1,))
+    return build
+
+
+def live_build(connection: Connection) -> str | None:
+    """The name of the live build; None in a database without one."""
+    row = connection.execute("SELECT to_regclass('aidtrail.live')").fetchone()
+    if row is None or row[0] is None:
+        return None
+    row = connection.execute("SELECT build FROM aidtrail.live").fetchone()
+    return None if row is None else str(row[0])
+
+
+def go_live(connection: Connection, build: str) -> None:
+    """Make `build` the live one, in one transaction. Projectors notice at their next batch, and go on in it."""
+    with connection.transaction():
+        found = connection.execute("SELECT 1 FROM aidtrail.builds WHERE name = %s", (build,)).fetchone()
+        if found is None:
+            names = [str(row[0]) for row in connection.execute("SELECT name FROM aidtrail.builds ORDER BY created_at")]
+            raise UsageError(f"build: expected one of {', '.join(names)}, found {build}")
+        connection.execute("INSERT INTO aidtrail.live (build) VALUES (%s) ON CONFLICT (one) DO UPDATE SET build = EXCLUDED.build", (build,))
+        connection.execute("CREATE SCHEMA IF NOT EXISTS live")
+        for table in TABLES:
+            # Dropped first: a view cannot be replaced by one with other columns. Readers wait for the commit and never see it missing.
+            connection.execute(sql.SQL("DROP VIEW IF EXISTS {}").format(sql.Identifier("live", table)))
+            names = (sql.Identifier("live", table), sql.Identifier(build, table))
+            connection.execute(sql.SQL("CREATE VIEW {} AS SELECT * FROM {}").format(*names))
+
+
+def drop_build(connection: Connection, build: str) -> None:
+    """Drop a build that is not live."""
+    with connection.transaction():
+        if live_build(connection) == build:
+            raise UsageError(f"build {build} is live: make another one live first ('aidtrail audit rebuild --go-live')")
+        connection.execute("DELETE FROM aidtrail.builds WHERE name = %s", (build,))
+        connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(build)))
+
+
+def _require_partitions(connection: Connection, build: str, partitions: int) -> None:
+    row = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(build, "positions"))).fetchone()
+    assert row is not None
+    if row[0] != partitions:
+        raise UsageError(f"{build} was made for {row[0]} partitions and the topic has {partitions}: these views belong to another log")
+
+
+def _migrations(connection: Connection) -> list[tuple[int, str, str]]:
+    return cast(list[tuple[int, str, str]], connection.execute("SELECT number, name, sha256 FROM migrations ORDER BY number").fetchall())
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,190 @@
+"""Writes a batch of folded entries and the position after it to one build, in one transaction, or nothing.
+
+Rows go in by binary COPY: entries and refusals straight into their tables, where they are new by construction; the status of donations into
+temporary tables first, and from there by one upsert each.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import NamedTuple, cast
+
+import psycopg
+from psycopg import sql
+
+from aidtrail import codec
+from aidtrail.chain import Head
+from aidtrail.domain.events import Event
+from aidtrail.errors import FenceLostError, UnavailableError
+from aidtrail.views import schema
+
+COLUMNS: Mapping[str, Mapping[str, str]] = {
+    "entries": {
+        "partition": "int4", "offset": "int8", "outcome": "text", "donation_id": "text", "version": "int8", "event_type": "text",
+        "event_id": "uuid", "actor_id": "text", "party_id": "text", "role": "text", "occurred_on": "timestamptz",
+        "recorded_at": "timestamptz", "submitted_offset": "int8", "void_reason": "text", "sha256": "bytea", "value": "bytea",
+    },
+    "refusals": {
+        "partition": "int4", "offset": "int8", "donation_id": "text", "recorded_at": "timestamptz", "event_id": "uuid",
+        "event_type": "text", "reason": "text", "expected": "text", "found": "text", "submission_sha256": "bytea",
+    },
+    "donations": {
+        "donation_id": "text", "partition": "int4", "version": "int8", "head_sha256": "bytea", "oversight": "text", "contribution": "text",
+        "donor": "text", "beneficiary": "text", "parties": "text[]", "legs": "text[]", "purpose": "text", "headline": "text",
+        "pledge": "text", "approval": "text", "disbursement": "text", "receipt": "text", "announced_on": "timestamptz",
+        "changed_at": "timestamptz", "next_deadline": "timestamptz",
+    },
+    "amounts": {
+        "donation_id": "text", "currency": "text", "pledged": "numeric", "approved": "numeric", "in_flight": "numeric",
+        "settled": "numeric", "returned": "numeric", "passed_on": "numeric", "held": "numeric", "received": "numeric",
+        "acknowledged": "numeric", "utilised": "numeric",
+    },
+    "parked": {"donation_id": "text", "partition": "int4", "offset": "int8", "error": "text"},
+}  # fmt: skip
+KEYS = {"donations": ("donation_id",), "amounts": ("donation_id", "currency"), "parked": ("donation_id",)}
+"""The tables that are written by upsert, and their primary keys."""
+
+Row = tuple[object, ...]
+
+
+class Claim(NamedTuple):
+    """A partition's position in a build, and the fence that this writer holds it with."""
+
+    next_offset: int
+    last_submitted_offset: int
+    fence: int
+
+
+@dataclass(slots=True)
+class Batch:
+    """The rows to write by table, and for each partition the claim they rest on and the position after them."""
+
+    rows: dict[str, list[Row]] = field(default_factory=lambda: {table: [] for table in COLUMNS})
+    moves: dict[int, tuple[Claim, Claim]] = field(default_factory=dict)
+
+
+class Stored(NamedTuple):
+    """What a build holds of a donation: its admitted events in order with their offsets, its head, and whether it is parked."""
+
+    events: list[tuple[int, Event]]
+    head: Head
+    parked: bool
+
+
+class Writer:
+    """A connection to one build. All methods raise UnavailableError when the database goes away; the writer must then be closed.
+
+    `follows_live` makes every write check that the build is still the live one.
+    """
+
+    def __init__(self, conninfo: str, build: str, *, follows_live: bool = False) -> None:
+        self.build = build
+        self._follows_live = follows_live
+        self._connection = schema.connect(conninfo)
+        self._connection.autocommit = True
+        # A commit that a crash of the server loses is read from the log again, since the position is lost with it.
+        self._connection.execute("SET synchronous_commit TO off")
+        self._connection.execute(sql.SQL("SET search_path TO {}").format(sql.Identifier(build)))
+        for table in KEYS:
+            name = sql.Identifier(table), sql.Identifier(f"new_{table}")
+            self._connection.execute(sql.SQL("CREATE TEMPORARY TABLE {1} (LIKE {0}) ON COMMIT DELETE ROWS").format(*name))
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing of what is done inside; may be nested."""
+        try:
+            with self._connection.transaction():
+                yield
+        except psycopg.OperationalError as error:
+            raise UnavailableError(f"PostgreSQL went away: {' '.join(str(error).split())}") from None
+
+    def claim(self, partition: int) -> Claim:
+        """Take a partition over: from now on every other writer's batch for it is rolled back."""
+        with self.transaction():
+            row = self._connection.execute(
+                "UPDATE positions SET fence = fence + 1 WHERE partition = %s RETURNING next_offset, last_submitted_offset, fence",
+                (partition,),
+            ).fetchone()
+        assert row is not None, f"{self.build} has no position for partition {partition}"
+        return Claim(*row)  # type: ignore[arg-type]
+
+    def load(self, donation_ids: Sequence[str]) -> dict[str, Stored]:
+        """What the build holds of these donations; those that it does not know are absent."""
+        found: dict[str, Stored] = {}
+        with self.transaction():
+            rows = self._connection.execute(
+                "SELECT donation_id, \"offset\", version, sha256, value FROM entries WHERE donation_id = ANY(%s) AND outcome = 'admitted'"
+                ' ORDER BY donation_id, partition, "offset"',
+                (donation_ids,),
+                binary=True,
+            )
+            for donation_id, offset, version, digest, value in cast(Iterable[tuple[str, int, int, bytes, bytes]], rows):
+                event = codec.decode(value)
+                assert isinstance(event, Event)
+                events = found[donation_id].events if donation_id in found else []
+                events.append((offset, event))
+                found[donation_id] = Stored(events, Head(version, digest), False)
+            for donation_id in self.parked(donation_ids):
+                found[donation_id] = found[donation_id]._replace(parked=True)
+        return found
+
+    def parked(self, donation_ids: Sequence[str] | None = None) -> dict[str, int]:
+        """The partition of each parked donation; of all, or of those given."""
+        with self.transaction():
+            query = "SELECT donation_id, partition FROM parked WHERE %(ids)s::text[] IS NULL OR donation_id = ANY(%(ids)s) ORDER BY 1"
+            return dict(cast(Iterable[tuple[str, int]], self._connection.execute(query, {"ids": donation_ids})))
+
+    def unpark(self, donation_id: str) -> None:
+        with self.transaction():
+            self._connection.execute("DELETE FROM parked WHERE donation_id = %s", (donation_id,))
+
+    def write(self, batch: Batch) -> None:
+        """Write the batch and move its positions.
+
+        Raises FenceLostError, having written nothing, when a position is not what a claim says or another build has gone live.
+        """
+        with self.transaction(), self._connection.cursor() as cursor:
+            if self._follows_live and schema.live_build(self._connection) != self.build:
+                raise FenceLostError(f"{self.build} is no longer the live build")
+            _move(cursor, batch.moves)
+            for table, rows in batch.rows.items():
+                if rows:
+                    _copy(cursor, f"new_{table}" if table in KEYS else table, table, rows)
+                    if table in KEYS:
+                        cursor.execute(_UPSERTS[table])
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def _move(cursor: psycopg.Cursor[tuple[object, ...]], moves: Mapping[int, tuple[Claim, Claim]]) -> None:
+    """Move positions, guarded by fence and by where they stand: the row lock makes other writers wait, the guard then makes them fail."""
+    for partition, (old, new) in sorted(moves.items()):
+        cursor.execute(
+            "UPDATE positions SET next_offset = %s, last_submitted_offset = %s WHERE partition = %s AND fence = %s AND next_offset = %s",
+            (new.next_offset, new.last_submitted_offset, partition, old.fence, old.next_offset),
+        )
+        if cursor.rowcount != 1:
+            raise FenceLostError(f"partition {partition}: expected fence {old.fence} at offset {old.next_offset}, found another writer's")
+
+
+def _copy(cursor: psycopg.Cursor[tuple[object, ...]], into: str, table: str, rows: Sequence[Row]) -> None:
+    columns = COLUMNS[table]
+    names = sql.SQL(", ").join(map(sql.Identifier, columns))
+    with cursor.copy(sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(sql.Identifier(into), names)) as copy:
+        copy.set_types(list(columns.values()))
+        for row in rows:
+            copy.write_row(row)
+
+
+def _upsert(table: str) -> sql.Composed:
+    keys = KEYS[table]
+    others = [column for column in COLUMNS[table] if column not in keys]
+    names = sql.SQL(", ").join(map(sql.Identifier, COLUMNS[table]))
+    changes = sql.SQL(", ").join(sql.SQL("{0} = EXCLUDED.{0}").format(sql.Identifier(column)) for column in others)
+    return sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {} ON CONFLICT ({}) DO UPDATE SET {}").format(
+        sql.Identifier(table), names, names, sql.Identifier(f"new_{table}"), sql.SQL(", ").join(map(sql.Identifier, keys)), changes
+    )
+
+
+_UPSERTS = {table: _upsert(table) for table in KEYS}
