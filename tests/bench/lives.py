@@ -1,0 +1,97 @@
+"""Many donations, each living the same lawful life, as raw submissions and as stamped entries: made by replacing ids of equal length in
+templates, so that making them costs little beside what is measured."""
+
+import random
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from aidtrail import codec
+from aidtrail.chain import NO_HEAD, Head
+from aidtrail.domain.events import LedgerStamp
+from aidtrail.domain.rules import RULES_VERSION
+from aidtrail.log import Draft, partition_of
+from tests.acts import full_life
+
+TEMPLATE = "BENCH-00000000"
+
+
+class Step(NamedTuple):
+    """One event of the life: its bytes for the donation TEMPLATE, its event id in them, and where the ledger's stamp goes."""
+
+    value: bytes
+    event_id: bytes
+    ledger_at: int
+
+
+def steps() -> list[Step]:
+    found = []
+    for event in full_life(TEMPLATE):
+        value = codec.encode(event)
+        found.append(Step(value, str(event.meta.event_id).encode(), codec.read(value)[1]))
+    return found
+
+
+def order(donations: int, events_each: int, active: int, seed: int) -> Iterator[tuple[int, int]]:
+    """(donation, step) pairs: `active` donations are alive at a time and move on in random order; each goes through its steps in order."""
+    chance = random.Random(seed)
+    waiting = iter(range(donations))
+    alive = [[number, 0] for number, _ in zip(waiting, range(active), strict=False)]
+    while alive:
+        place = chance.randrange(len(alive))
+        life = alive[place]
+        yield life[0], life[1]
+        life[1] += 1
+        if life[1] == events_each:
+            newcomer = next(waiting, None)
+            if newcomer is None:
+                alive[place] = alive[-1]
+                alive.pop()
+            else:
+                alive[place] = [newcomer, 0]
+
+
+def submissions(topic: str, partitions: int, donations: int, active: int, seed: int = 1, first: int = 1) -> Iterator[Draft]:
+    """The submissions of `donations` lives, numbered from `first`."""
+    return (draft for _, draft in _lives(steps(), topic, partitions, donations, active, seed, first))
+
+
+def _lives(
+    life: list[Step], topic: str, partitions: int, donations: int, active: int, seed: int, first: int
+) -> Iterator[tuple[Step, Draft]]:
+    template = TEMPLATE.encode()
+    where: dict[int, tuple[bytes, int]] = {}
+    for count, (number, place) in enumerate(order(donations, len(life), active, seed)):
+        if place == 0:
+            key = f"BENCH-{first + number:08d}".encode()
+            where[number] = (key, partition_of(key, partitions))
+        key, partition = where[number]
+        step = life[place]
+        event_id = f"01900000-0000-7000-8{first % 4096:03x}-{count:012x}".encode()
+        yield step, Draft(topic, partition, key, step.value.replace(template, key).replace(step.event_id, event_id))
+        if place == len(life) - 1:
+            del where[number]
+
+
+def entries(topic: str, partitions: int, donations: int, active: int, seed: int = 1) -> Iterator[Draft]:
+    """The same lives as a ledger would record them, all admitted: numbered and chained, but not ruled on."""
+    life = steps()
+    heads: dict[bytes, Head] = {}
+    next_offset = [0] * partitions
+    recorded_at = datetime(2026, 1, 1, tzinfo=UTC)
+    for step, draft in _lives(life, topic, partitions, donations, active, seed, 1):
+        head = heads.get(draft.key, NO_HEAD)
+        stamp = LedgerStamp(
+            version=head.version + 1,
+            submitted_offset=next_offset[draft.partition],
+            recorded_at=recorded_at,
+            previous_sha256=head.sha256,
+            registry_offset=0,
+            rules=RULES_VERSION,
+        )
+        next_offset[draft.partition] += 1
+        value = codec.stamped(draft.value, step.ledger_at, stamp)
+        heads[draft.key] = Head(head.version + 1, codec.sha256(value))
+        if head.version + 1 == len(life):
+            del heads[draft.key]
+        yield draft._replace(value=value)
