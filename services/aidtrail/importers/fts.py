@@ -533,21 +533,21 @@ class _Translation:
 
     def _unplanned_chain(self, flow_id: str) -> list[str]:
         """The flow and those above it that are not planned yet, topmost first. The flows of a cycle are refused here."""
-        chain: list[str] = []
+        chain: dict[str, None] = {}
         at: str | None = flow_id
         while at is not None and at in self._flows and at not in self._routes:
             if at in chain:
-                cycle = chain[chain.index(at) :]
+                below = list(chain)
+                cycle = below[below.index(at) :]
                 for one in cycle:
                     flow = self._flows[one]
-                    found = " -> ".join((*cycle[cycle.index(one) :], *cycle[: cycle.index(one)], one))
+                    found = f"flow {flow.parent_id} above it, and itself above that: {len(cycle)} flows in a ring"
                     self._refuse(flow.file, flow.line, _Refused("cycle", "parents that end at a flow without one", found, one))
                     self._routes[one] = None
-                chain = chain[: chain.index(at)]
-                break
-            chain.append(at)
+                return below[: below.index(at)][::-1]
+            chain[at] = None
             at = self._flows[at].parent_id
-        return chain[::-1]
+        return list(chain)[::-1]
 
     def _plan(self, flow: _Flow) -> None:
         try:
