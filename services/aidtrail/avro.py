@@ -9,15 +9,19 @@ is in the fewest bytes of two's complement and within its precision; a UUID is i
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from enum import Enum
 from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel
 
 from aidtrail.errors import ContractError, UndecodableError
 
-Decoder = Callable[[bytes, int], tuple[dict[str, Any], int]]
-"""decode(message, start) -> (values by field name, position of the marked field or 0). Uses the message from `start` to its last byte."""
+Decoder = Callable[[bytes, int], tuple[Any, int]]
+"""decode(message, start) -> (values by field name or an object, position of the marked field or 0). Reads from `start` to the last byte."""
 
 _INT, _LONG = 2**31, 2**63
 
@@ -33,10 +37,14 @@ def long(number: int) -> bytes:
     return bytes(out)
 
 
-def compile_decoder(writer: Any, known: Any, mark: str) -> Decoder:
+def compile_decoder(writer: Any, known: Any, mark: str, classes: Mapping[str, type[BaseModel] | type[Enum]] | None = None) -> Decoder:
     """A decoder for messages of the schema `writer`. Fields that `known`, the schema of today, no longer has are read and left out;
-    fields that it has and `writer` has not are absent, so that the model's default applies. `mark` is the dotted path of a field."""
-    source = _Source(mark)
+    fields that it has and `writer` has not are absent, so that the model's default applies. `mark` is the dotted path of a field.
+
+    Without `classes` the values are dicts, lists and strings, for a pydantic model to validate. With them, the classes of records and enums
+    by name, the values are finished objects, made without validation: twice as fast, and only for messages that were validated before.
+    """
+    source = _Source(mark, classes)
     result = source.value(writer, known, "")
     lines = [
         "def decode(b, i):",
@@ -50,7 +58,7 @@ def compile_decoder(writer: Any, known: Any, mark: str) -> Decoder:
     exec(compile("\n".join(lines), "<decoder>", "exec"), namespace)
     inner: Decoder = namespace["decode"]
 
-    def decode(message: bytes, start: int) -> tuple[dict[str, Any], int]:
+    def decode(message: bytes, start: int) -> tuple[Any, int]:
         try:
             return inner(message, start)
         except IndexError:
@@ -66,8 +74,9 @@ def compile_decoder(writer: Any, known: Any, mark: str) -> Decoder:
 class _Source:
     """The lines of one decoder. In them, `b` is the message, `i` the position of the next byte."""
 
-    def __init__(self, mark: str) -> None:
+    def __init__(self, mark: str, classes: Mapping[str, type[BaseModel] | type[Enum]] | None) -> None:
         self.mark = mark
+        self.classes = classes
         self.lines: list[str] = []
         self.constants: dict[str, Any] = {}
         self.named: dict[str, Any] = {}
@@ -116,7 +125,13 @@ class _Source:
             expression = self.value(field["type"], kept.get(name, field["type"]), inner)
             if name in kept:
                 items.append(f"{name!r}: {expression}")
-        return "{" + ", ".join(items) + "}"
+        values = "{" + ", ".join(items) + "}"
+        if self.classes is None:
+            return values
+        name, build = self.fresh(), f"build_{schema['name']}"
+        self.constants[build] = _builder(self.classes[schema["name"]])
+        self.line(f"{name} = {build}({values})")
+        return name
 
     def learn(self, schema: Any) -> None:
         """Remember named types of today's schema that stand in fields which the writer's schema lacks."""
@@ -162,7 +177,7 @@ class _Source:
         self.line(f"    raise bad('{path}: one block of items', 'another block', i)")
         self.line("i += 1")
         self.depth -= 1
-        return name
+        return name if self.classes is None else f"tuple({name})"
 
     def string(self, schema: Any, known: Any, path: str) -> str:
         name = self.fresh()
@@ -174,7 +189,7 @@ class _Source:
         name = self.string(schema, known, path)
         self.line(f"if not is_uuid({name}):")
         self.line(f"    raise bad('{path}: a UUID in lower case', repr({name}[:40]), i)")
-        return name
+        return name if self.classes is None else f"UUID({name})"
 
     def bytes_decimal(self, schema: Any, known: Any, path: str) -> str:
         name = self.fresh()
@@ -190,7 +205,7 @@ class _Source:
     def enum(self, schema: Any, known: Any, path: str) -> str:
         name = self.fresh()
         symbols = f"symbols{len(self.constants)}"
-        self.constants[symbols] = tuple(schema["symbols"])
+        self.constants[symbols] = tuple(schema["symbols"] if self.classes is None else map(self.classes[schema["name"]], schema["symbols"]))
         self.line("n, i = number(b, i)")
         self.line(f"if not 0 <= n < {len(schema['symbols'])}:")
         self.line(f"    raise bad('{path}: an index below {len(schema['symbols'])}', n, i)")
@@ -233,6 +248,25 @@ class _Source:
         self.line(f"        raise bad('{path}: a length', n, i)")
         self.line("else:")
         self.line("    n >>= 1")
+
+
+def _builder(model: type[BaseModel] | type[Enum]) -> Callable[[dict[str, Any]], object]:
+    """Makes an instance of a model of the values given, which must be right, and of the defaults of those that are not. Does what
+    `model_construct` does for a model without aliases, private attributes and extra values, in a quarter of the time."""
+    assert issubclass(model, BaseModel)
+    defaults = {name: field.default for name, field in model.model_fields.items() if not field.is_required()}
+    names = set(model.model_fields)
+    new, put = object.__new__, object.__setattr__
+
+    def build(values: dict[str, Any]) -> object:
+        made = new(model)
+        put(made, "__dict__", values if len(values) == len(names) else defaults | values)
+        put(made, "__pydantic_fields_set__", names)
+        put(made, "__pydantic_extra__", None)
+        put(made, "__pydantic_private__", None)
+        return made
+
+    return build
 
 
 def _bad(expected: str, found: object, position: int) -> UndecodableError:
@@ -280,5 +314,6 @@ _HELPERS: dict[str, Any] = {
     "is_uuid": re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII).fullmatch,
     "from_ordinal": date.fromordinal,
     "timedelta": timedelta,
+    "UUID": UUID,
     "EPOCH": datetime(1970, 1, 1, tzinfo=UTC),
 }

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from aidtrail import codec
 from aidtrail.domain.events import Event, SubmissionRefused
-from aidtrail.errors import MalformedError, UndecodableError
+from aidtrail.errors import UndecodableError
 from aidtrail.log import Record, partition_of
 
 
@@ -47,11 +47,9 @@ def read_entry(record: Record) -> Entry:
     """Decode a record of `recorded`. Never raises: what is no entry is an Entry with a fault."""
     value = record.value or b""
     try:
-        event, ledger_at = codec.read(value)
+        event, ledger_at = codec.read_recorded(value)
     except UndecodableError:
         return Entry(record, value, None, None, "undecodable")
-    except MalformedError:
-        return Entry(record, value, None, None, "malformed")
     if not isinstance(event, Event):
         return Entry(record, value, None, None, "not an event of a donation")
     donation_id = event.meta.donation_id

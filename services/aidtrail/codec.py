@@ -8,7 +8,6 @@ null; nothing is encoded again, and `unstamped` gives back what the producer wro
 import hashlib
 import io
 import json
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
@@ -18,7 +17,7 @@ import fastavro
 from pydantic import ValidationError
 
 from aidtrail import avro, contract
-from aidtrail.domain.events import EVENTS, Event, LedgerStamp, RegistryEvent
+from aidtrail.domain.events import CLASSES, EVENTS, Event, LedgerStamp, RegistryEvent
 from aidtrail.errors import MalformedError, UndecodableError
 
 AnyEvent = Event | RegistryEvent
@@ -53,18 +52,18 @@ def decode(value: bytes | None) -> AnyEvent:
 
 def read(value: bytes | None) -> tuple[AnyEvent, int]:
     """The event, and where its `meta.ledger` begins in `value` (0 for an event of the registry, which has none)."""
-    if not value:
-        raise UndecodableError("a value", "none")
-    if len(value) > MAX_VALUE_BYTES:
-        raise UndecodableError(f"at most {MAX_VALUE_BYTES} bytes", f"{len(value)}")
-    if value[0] != 0 or len(value) < HEADER_BYTES:
-        raise UndecodableError("0x00 and a schema id of four bytes", f"0x{value[:HEADER_BYTES].hex()}")
-    event_class, decoder = _reader(int.from_bytes(value[1:HEADER_BYTES], "big"))
-    values, ledger_at = decoder(value, HEADER_BYTES)
+    event_class, decoder = _validating(_schema_id(value))
+    values, ledger_at = decoder(value, HEADER_BYTES)  # type: ignore[arg-type]
     try:
         return event_class.model_validate(values), ledger_at
     except ValidationError as error:
         raise malformed(error) from None
+
+
+def read_recorded(value: bytes | None) -> tuple[AnyEvent, int]:
+    """As `read`, for what the ledger validated before it recorded it: as strict about bytes, without a second look at the values."""
+    event, ledger_at = _recorded(_schema_id(value))(value, HEADER_BYTES)  # type: ignore[arg-type]
+    return event, ledger_at
 
 
 def stamped(submission: bytes, ledger_at: int, stamp: LedgerStamp) -> bytes:
@@ -105,31 +104,38 @@ def from_json(text: str | bytes) -> AnyEvent:
     """The event that a JSON object states; the inverse of `to_json`. Raises MalformedError that says where, what was expected and what
     was found: unknown fields, numbers for amounts, repeated keys and times without a zone are errors, never guessed at."""
     try:
-        stated = json.loads(text, object_pairs_hook=_once, parse_float=_no_float, parse_constant=_no_float)
+        if isinstance(text, bytes):
+            text = text.decode()
+        return _from_json(text)
     except UnicodeDecodeError:
         raise MalformedError("line", "UTF-8", "other bytes") from None
     except json.JSONDecodeError as error:
         raise MalformedError(f"character {error.pos + 1}", "JSON", error.msg) from None
     except RecursionError:
         raise MalformedError("line", "JSON of a few levels", "deeper nesting") from None
+    except ValidationError as error:
+        raise malformed(error) from None
+
+
+def _from_json(text: str) -> AnyEvent:
+    stated = json.loads(text, object_pairs_hook=_once, parse_int=_whole, parse_float=_no_float, parse_constant=_no_float)
     if not isinstance(stated, dict):
         raise MalformedError("line", "a JSON object", type(stated).__name__)
     event_type = stated.pop("type", None)
     event_class = EVENTS.get(event_type) if isinstance(event_type, str) else None
     if event_class is None:
         raise MalformedError("type", "the name of an event ('aidtrail schemas list' prints them)", _shown(event_type))
-    try:
-        return event_class.model_validate_json(json.dumps(stated), strict=True)
-    except ValidationError as error:
-        raise malformed(error) from None
+    return event_class.model_validate_json(json.dumps(stated), strict=True)
 
 
 def malformed(error: ValidationError) -> MalformedError:
-    """The first of pydantic's errors as where, expected and found; at most 64 characters of what was found are shown."""
+    """The first of pydantic's errors as where, expected and found; at most 64 characters of what was found are shown, none of them raw."""
     first = error.errors(include_url=False, include_context=False)[0]
     where = ".".join(str(part) for part in first["loc"]) or "event"
+    where = where if where.isascii() and where.isprintable() and len(where) <= 64 else _shown(where)
     found = "nothing" if first["type"] == "missing" else _shown(first["input"])
-    return MalformedError(where, first["msg"].removeprefix("Value error, "), found)
+    expected = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in first["msg"].removeprefix("Value error, "))
+    return MalformedError(where, expected, found)
 
 
 def _shown(value: object) -> str:
@@ -140,8 +146,15 @@ def _shown(value: object) -> str:
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     stated = dict(pairs)
     if len(stated) != len(pairs):
-        raise MalformedError("object", "each key once", "a key twice")
+        keys = [key for key, _ in pairs]
+        raise MalformedError("object", "each key once", f"{_shown(next(key for key in keys if keys.count(key) > 1))} again")
     return stated
+
+
+def _whole(text: str) -> int:
+    if len(text) > 20:
+        raise MalformedError("number", "a whole number of 64 bits", _shown(text))
+    return int(text)
 
 
 def _no_float(text: str) -> Any:
@@ -154,13 +167,33 @@ def _writer(event_type: str) -> tuple[int, Any]:
     return newest.id, fastavro.parse_schema(newest.schema)
 
 
+def _schema_id(value: bytes | None) -> int:
+    if not value:
+        raise UndecodableError("a value", "none")
+    if len(value) > MAX_VALUE_BYTES:
+        raise UndecodableError(f"at most {MAX_VALUE_BYTES} bytes", f"{len(value)}")
+    if value[0] != 0 or len(value) < HEADER_BYTES:
+        raise UndecodableError("0x00 and a schema id of four bytes", f"0x{value[:HEADER_BYTES].hex()}")
+    return int.from_bytes(value[1:HEADER_BYTES], "big")
+
+
 @cache
-def _reader(schema_id: int) -> tuple[type[AnyEvent], Callable[[bytes, int], tuple[dict[str, Any], int]]]:
+def _validating(schema_id: int) -> tuple[type[AnyEvent], avro.Decoder]:
+    entry = _known(schema_id)
+    return EVENTS[entry.event], avro.compile_decoder(entry.schema, contract.latest(entry.event).schema, mark="meta.ledger")
+
+
+@cache
+def _recorded(schema_id: int) -> avro.Decoder:
+    entry = _known(schema_id)
+    return avro.compile_decoder(entry.schema, contract.latest(entry.event).schema, mark="meta.ledger", classes=CLASSES)
+
+
+def _known(schema_id: int) -> contract.Published:
     entry = contract.published().get(schema_id)
     if entry is None:
         raise UndecodableError("the id of a published schema", str(schema_id), position=1)
-    known = contract.latest(entry.event).schema
-    return EVENTS[entry.event], avro.compile_decoder(entry.schema, known, mark="meta.ledger")
+    return entry
 
 
 def event_id_at(milliseconds: int, seed: bytes) -> UUID:

@@ -145,7 +145,7 @@ class Partition:
             return account
         account = self._accounts[donation_id] = Account()
         for row in self.store.entries(donation_id):
-            event = codec.decode(row.value)
+            event, _ = codec.read_recorded(row.value)
             assert isinstance(event, Event)
             submission = event.refused_event_id if isinstance(event, SubmissionRefused) else event.meta.event_id
             restore(account, event, row.value, submission, row.submission_sha256)

@@ -8,6 +8,7 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -46,7 +47,12 @@ class Account:
 
 
 class Projection:
-    """One writer's partitions of one build. After any exception from `project`, what is in memory may be ahead of the build: drop it."""
+    """One writer's partitions of one build.
+
+    While a batch is being written, in a thread of its own, the next one is decoded and folded: PostgreSQL and Python each have a core to
+    work on. At most one batch is under way, and batches are written in order. After any exception what is in memory may be ahead of the
+    build: close the projection and open another.
+    """
 
     def __init__(self, writer: Writer, partitions: int, *, apply: Apply = apply, max_accounts: int = 50_000) -> None:
         self._writer = writer
@@ -55,23 +61,29 @@ class Projection:
         self._max_accounts = max_accounts
         self._claims: dict[int, Claim] = {}
         self._accounts: OrderedDict[str, Account] = OrderedDict()
+        self._thread = ThreadPoolExecutor(1, "projection")
+        self._writing: Future[None] | None = None
 
     def claim(self, partition: int) -> int:
         """Take a partition over; returns the next offset to read."""
+        self.settle()
         self._claims[partition] = self._writer.claim(partition)
         self._count_parked()
         return self._claims[partition].next_offset
 
     def release(self, partition: int) -> None:
         """Forget a partition. Accounts are not told apart by partition, so all go; those still needed are folded again."""
+        self.settle()
         del self._claims[partition]
         self._accounts.clear()
 
     def next_offset(self, partition: int) -> int:
+        """Where to read on; all before it is written once `settle` returns."""
         return self._claims[partition].next_offset
 
     def project(self, records: Mapping[int, Sequence[Record]]) -> int:
-        """Fold these records, which must follow the claimed positions, and write what follows from them; returns how many there were."""
+        """Fold these records, which must follow the claimed positions, and begin to write what follows from them; returns how many there
+        were. Raises what the writing of the batch before raised: FenceLostError, UnavailableError."""
         batch = Batch()
         with metrics.STEP_SECONDS.labels("projector", "decode").time():
             entries = {partition: [read_entry(record) for record in batch_of] for partition, batch_of in records.items()}
@@ -83,16 +95,30 @@ class Projection:
                 self._fold(partition, entries_of, batch, changed)
             for partition, account in changed.values():
                 _add_status(batch, partition, account)
+        self.settle()
+        self._claims |= {partition: moved for partition, (_, moved) in batch.moves.items()}
+        self._writing = self._thread.submit(self._write, batch, entries)
+        return sum(map(len, entries.values()))
+
+    def settle(self) -> None:
+        """Wait until all that was projected is written. Raises what its writing raised."""
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            writing.result()
+            while len(self._accounts) > self._max_accounts:  # only what is written may be forgotten
+                self._accounts.popitem(last=False)
+
+    def close(self) -> None:
+        """Wait for the batch under way, whatever becomes of it, and close the writer. Never raises."""
+        self._thread.shutdown()
+        self._writer.close()
+
+    def _write(self, batch: Batch, entries: Mapping[int, Sequence[Entry]]) -> None:
         with metrics.STEP_SECONDS.labels("projector", "write").time():
             self._writer.write(batch)
-        for partition, (_, moved) in batch.moves.items():
-            self._claims[partition] = moved
-        while len(self._accounts) > self._max_accounts:
-            self._accounts.popitem(last=False)
         if batch.rows["parked"]:
             self._count_parked()
         _observe(entries)
-        return sum(map(len, entries.values()))
 
     def unpark(self, donation_id: str, partition: int) -> str | None:
         """Fold a parked donation again, all of its entries in order, and take it back among the others; returns why not, or None.

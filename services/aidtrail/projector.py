@@ -1,6 +1,8 @@
 """The projector: for each partition of `recorded` that this process owns, read, decode, fold, write one transaction."""
 
 import logging
+import time
+from collections.abc import Mapping
 
 from aidtrail import metrics
 from aidtrail.domain.donation import apply
@@ -15,6 +17,7 @@ logger = logging.getLogger(__name__)
 
 MAX_BATCH = 5000
 POLL_SECONDS = 0.5
+PUBLISH_SECONDS = 1.0
 
 
 class Projector:
@@ -43,45 +46,62 @@ class Projector:
         self._partitions = topics.require(log)
         self._reader = log.reader(topics.recorded)
         self._membership = log.join(group, topics.recorded)
-        self._writer: Writer | None = None
         self._projection: Projection | None = None
         self._mine: frozenset[int] = frozenset()
+        self._busy = False
+        self._published: dict[int, int] = {}
+        self._published_at = 0.0
 
     def turn(self) -> int:
-        projection = self._open()
-        self._follow_membership(projection)
-        records = self._reader.poll(self._max_batch, POLL_SECONDS)
-        records = {partition: batch for partition, batch in records.items() if partition in self._mine}
-        if not records:
-            return 0
         try:
-            projected = projection.project(records)
+            return self._turn(self._open())
         except FenceLostError as error:
             metrics.FENCES_LOST.inc()
             logger.warning("projector: %s; nothing was written, claiming again", error)
             self.reset()
             return 0
-        self._membership.commit({partition: projection.next_offset(partition) for partition in records})
-        return projected
 
     def reset(self) -> None:
         self._mine = frozenset()
-        self._projection = None
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        if self._projection is not None:
+            self._projection.close()
+            self._projection = None
 
     def close(self) -> None:
         self._membership.close()
         self.reset()
         self._reader.close()
 
+    def _turn(self, projection: Projection) -> int:
+        self._follow_membership(projection)
+        written = self._positions(projection)
+        records = self._reader.poll(self._max_batch, 0.0 if self._busy else POLL_SECONDS)
+        records = {partition: batch for partition, batch in records.items() if partition in self._mine}
+        self._busy = bool(records)
+        if records:
+            projected = projection.project(records)
+        else:
+            projection.settle()
+            projected, written = 0, self._positions(projection)
+        self._publish(written)
+        return projected
+
+    def _publish(self, written: Mapping[int, int]) -> None:
+        """Tell lag tools how far the views are, at most once a second."""
+        now = time.monotonic()
+        if written != self._published and now - self._published_at >= PUBLISH_SECONDS:
+            self._membership.commit(written)
+            self._published, self._published_at = dict(written), now
+
+    def _positions(self, projection: Projection) -> dict[int, int]:
+        return {partition: projection.next_offset(partition) for partition in self._mine}
+
     def _open(self) -> Projection:
         if self._projection is None:
             with schema.connect(self._conninfo) as connection:
                 build = schema.prepare(connection, self._partitions)
-            self._writer = Writer(self._conninfo, build, follows_live=True)
-            self._projection = Projection(self._writer, self._partitions, apply=self._apply, max_accounts=self._max_accounts)
+            writer = Writer(self._conninfo, build, follows_live=True)
+            self._projection = Projection(writer, self._partitions, apply=self._apply, max_accounts=self._max_accounts)
             logger.info("projector: writing to %s", build)
         return self._projection
 
@@ -105,8 +125,8 @@ def unpark(conninfo: str) -> dict[str, str | None]:
     if build is None:
         return {}
     writer = Writer(conninfo, build, follows_live=True)
+    projection = Projection(writer, partitions=0)
     try:
-        projection = Projection(writer, partitions=0)
         return {donation_id: projection.unpark(donation_id, partition) for donation_id, partition in writer.parked().items()}
     finally:
-        writer.close()
+        projection.close()

@@ -70,10 +70,9 @@ def rebuild(
         if live is None:
             raise UsageError("there are no views to compare with: run 'aidtrail project' or 'aidtrail up' first")
         build = schema.new_build(control, partitions, "rebuild")
-        writer = Writer(conninfo, build)
+        projection = Projection(Writer(conninfo, build), partitions, apply=apply, max_accounts=max_accounts)
         reader = log.reader(topics.recorded)
         try:
-            projection = Projection(writer, partitions, apply=apply, max_accounts=max_accounts)
             positions = {partition: projection.claim(partition) for partition in range(partitions)}
 
             def advance(cut: Cut) -> None:
@@ -96,13 +95,14 @@ def rebuild(
             with psycopg.connect(conninfo) as snapshot:
                 with _held(control, live) as cut:
                     advance(cut)
+                    projection.settle()
                     # The snapshot of the second connection is taken while the live build waits: it sees both builds at the cut, for good.
                     snapshot.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
                     snapshot.execute("SELECT 1 FROM aidtrail.live")
                 return _compare(snapshot, build, live, dict(cut))
         finally:
             reader.close()
-            writer.close()
+            projection.close()
 
 
 @contextmanager

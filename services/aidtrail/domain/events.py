@@ -400,3 +400,10 @@ REGISTRY_EVENTS: dict[str, type[RegistryEvent]] = {cls.type: cls for cls in Regi
 
 EVENTS: dict[str, type[Event] | type[RegistryEvent]] = {**DONATION_EVENTS, **REGISTRY_EVENTS}
 
+
+CLASSES: dict[str, type[BaseModel] | type[StrEnum]] = {
+    **EVENTS,
+    **{c.__name__: c for c in (Actor, Source, Evidence, LedgerStamp, Meta, Leg, Condition, Money, Threshold)},
+    **{c.__name__: c for c in (Oversight, Contribution, Decision, ReturnKind)},
+}
+"""Every class that stands for a named type of `schemas/`, by its name."""

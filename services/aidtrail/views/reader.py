@@ -128,8 +128,9 @@ class Reader:
             'SELECT partition, "offset", outcome, version, event_type, event_id, actor_id, party_id, recorded_at, void_reason, sha256,'
             ' value FROM live.entries WHERE donation_id = %s ORDER BY partition, "offset"'
         )
-        for *row, value in self._connection.execute(query, (donation_id,), binary=True):
-            yield HistoryRow(*row, _decoded(value))  # type: ignore[arg-type]
+        rows: Any = self._connection.execute(query, (donation_id,), binary=True)
+        for *row, value in rows:
+            yield HistoryRow(*row, _decoded(value))
 
     def outcome(self, event_id: UUID) -> Outcome | None:
         """What became of a submission, the first outcome where it was submitted again; None until it has been ruled on and projected."""

@@ -6,7 +6,7 @@ views; the build that was live stays as it was, for the way back.
 
 import hashlib
 from pathlib import Path
-from typing import LiteralString, cast
+from typing import cast
 
 import psycopg
 from psycopg import sql
@@ -51,7 +51,7 @@ def migrate(connection: Connection, schema: str, folder: str) -> None:
                 )
         for number, path in files.items():
             if number not in applied:
-                connection.execute(cast(LiteralString, path.read_text(encoding="utf-8")))
+                connection.execute(path.read_text(encoding="utf-8").encode())
                 connection.execute("INSERT INTO migrations VALUES (%s, %s, %s)", (number, path.name, _digest(path)))
 
 

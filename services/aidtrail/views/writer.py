@@ -72,7 +72,8 @@ class Stored(NamedTuple):
 
 
 class Writer:
-    """A connection to one build. All methods raise UnavailableError when the database goes away; the writer must then be closed.
+    """Writes to one build. All methods raise UnavailableError when the database goes away; the writer must then be closed. `load` and
+    `parked` may be called while another thread is in `write`.
 
     `follows_live` makes every write check that the build is still the live one.
     """
@@ -82,9 +83,13 @@ class Writer:
         self._follows_live = follows_live
         self._connection = schema.connect(conninfo)
         self._connection.autocommit = True
+        # A second connection to load from, so that loading need not wait for the batch that is being written.
+        self._loading = schema.connect(conninfo)
+        self._loading.autocommit = True
         # A commit that a crash of the server loses is read from the log again, since the position is lost with it.
         self._connection.execute("SET synchronous_commit TO off")
-        self._connection.execute(sql.SQL("SET search_path TO {}").format(sql.Identifier(build)))
+        for connection in (self._connection, self._loading):
+            connection.execute(sql.SQL("SET search_path TO {}").format(sql.Identifier(build)))
         for table in KEYS:
             name = sql.Identifier(table), sql.Identifier(f"new_{table}")
             self._connection.execute(sql.SQL("CREATE TEMPORARY TABLE {1} (LIKE {0}) ON COMMIT DELETE ROWS").format(*name))
@@ -92,11 +97,8 @@ class Writer:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """All or nothing of what is done inside; may be nested."""
-        try:
-            with self._connection.transaction():
-                yield
-        except psycopg.OperationalError as error:
-            raise UnavailableError(f"PostgreSQL went away: {' '.join(str(error).split())}") from None
+        with _outages(), self._connection.transaction():
+            yield
 
     def claim(self, partition: int) -> Claim:
         """Take a partition over: from now on every other writer's batch for it is rolled back."""
@@ -119,7 +121,7 @@ class Writer:
                 binary=True,
             )
             for donation_id, offset, version, digest, value in cast(Iterable[tuple[str, int, int, bytes, bytes]], rows):
-                event = codec.decode(value)
+                event, _ = codec.read_recorded(value)
                 assert isinstance(event, Event)
                 events = found[donation_id].events if donation_id in found else []
                 events.append((offset, event))
@@ -130,9 +132,9 @@ class Writer:
 
     def parked(self, donation_ids: Sequence[str] | None = None) -> dict[str, int]:
         """The partition of each parked donation; of all, or of those given."""
-        with self.transaction():
-            query = "SELECT donation_id, partition FROM parked WHERE %(ids)s::text[] IS NULL OR donation_id = ANY(%(ids)s) ORDER BY 1"
-            return dict(cast(Iterable[tuple[str, int]], self._connection.execute(query, {"ids": donation_ids})))
+        query = "SELECT donation_id, partition FROM parked WHERE %(ids)s::text[] IS NULL OR donation_id = ANY(%(ids)s) ORDER BY 1"
+        with _outages():
+            return dict(cast(Iterable[tuple[str, int]], self._loading.execute(query, {"ids": donation_ids})))
 
     def unpark(self, donation_id: str) -> None:
         with self.transaction():
@@ -155,6 +157,16 @@ class Writer:
 
     def close(self) -> None:
         self._connection.close()
+        self._loading.close()
+
+
+@contextmanager
+def _outages() -> Iterator[None]:
+    """Turns a lost connection into UnavailableError."""
+    try:
+        yield
+    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        raise UnavailableError(f"PostgreSQL went away: {' '.join(str(error).split())}") from None
 
 
 def _move(cursor: psycopg.Cursor[tuple[object, ...]], moves: Mapping[int, tuple[Claim, Claim]]) -> None:
