@@ -18,6 +18,7 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
+from aidtrail.compatibility import expanded
 from aidtrail.errors import ContractError, UndecodableError
 
 Decoder = Callable[[bytes, int], tuple[Any, int]]
@@ -45,7 +46,7 @@ def compile_decoder(writer: Any, known: Any, mark: str, classes: Mapping[str, ty
     by name, the values are finished objects, made without validation: twice as fast, and only for messages that were validated before.
     """
     source = _Source(mark, classes)
-    result = source.value(writer, known, "")
+    result = source.value(expanded(writer), expanded(known), "")
     lines = [
         "def decode(b, i):",
         "    at = 0",
@@ -79,7 +80,6 @@ class _Source:
         self.classes = classes
         self.lines: list[str] = []
         self.constants: dict[str, Any] = {}
-        self.named: dict[str, Any] = {}
         self.depth = 1
         self.count = 0
 
@@ -92,7 +92,6 @@ class _Source:
 
     def value(self, schema: Any, known: Any, path: str) -> str:
         """Write the lines that read one value; returns the expression that holds it."""
-        schema, known = self.resolved(schema), self.resolved(known)
         kind = schema if isinstance(schema, str) else "union" if isinstance(schema, list) else schema["type"]
         logical = schema.get("logicalType") if isinstance(schema, dict) else None
         writer = getattr(self, f"{kind}_{logical.replace('-', '_')}" if logical else kind, None)
@@ -103,19 +102,8 @@ class _Source:
         written: str = writer(schema, known, path)
         return written
 
-    def resolved(self, schema: Any) -> Any:
-        if isinstance(schema, str) and schema in self.named:
-            return self.named[schema]
-        if isinstance(schema, dict) and isinstance(schema["type"], dict | list):
-            return self.resolved(schema["type"])
-        if isinstance(schema, dict) and "name" in schema:
-            self.named[f"{schema['namespace']}.{schema['name']}"] = schema
-        return schema
-
     def record(self, schema: Any, known: Any, path: str) -> str:
         kept = {field["name"]: field["type"] for field in known["fields"]}
-        for field in known["fields"]:
-            self.learn(field["type"])
         items = []
         for field in schema["fields"]:
             name = field["name"]
@@ -132,18 +120,6 @@ class _Source:
         self.constants[build] = _builder(self.classes[schema["name"]])
         self.line(f"{name} = {build}({values})")
         return name
-
-    def learn(self, schema: Any) -> None:
-        """Remember named types of today's schema that stand in fields which the writer's schema lacks."""
-        if isinstance(schema, list):
-            for branch in schema:
-                self.learn(branch)
-        elif isinstance(schema, dict):
-            if "name" in schema:
-                self.named.setdefault(f"{schema['namespace']}.{schema['name']}", schema)
-            self.learn(schema.get("items", schema["type"]))
-            for field in schema.get("fields", ()):
-                self.learn(field["type"])
 
     def union(self, schema: Any, known: Any, path: str) -> str:
         if len(schema) != 2 or schema[0] != "null":
@@ -167,8 +143,8 @@ class _Source:
         self.line(f"{name} = []; {left}, i = number(b, i)")
         self.line(f"if {left}:")
         self.depth += 1
-        self.line(f"if {left} < 0:")
-        self.line(f"    raise bad('{path}: a block with a positive count', {left}, i)")
+        self.line(f"if not 0 < {left} <= len(b) - i:")
+        self.line(f"    raise bad('{path}: a block with a positive count and a byte for each item', {left}, i)")
         self.line(f"while {left}:")
         self.depth += 1
         self.line(f"{name}.append({self.value(schema['items'], items, path)}); {left} -= 1")

@@ -109,6 +109,8 @@ def from_json(text: str | bytes) -> AnyEvent:
         return _from_json(text)
     except UnicodeDecodeError:
         raise MalformedError("line", "UTF-8", "other bytes") from None
+    except UnicodeEncodeError as error:
+        raise MalformedError("line", "text that UTF-8 can hold", _shown(error.object[error.start : error.end])) from None
     except json.JSONDecodeError as error:
         raise MalformedError(f"character {error.pos + 1}", "JSON", error.msg) from None
     except RecursionError:
@@ -125,7 +127,7 @@ def _from_json(text: str) -> AnyEvent:
     event_class = EVENTS.get(event_type) if isinstance(event_type, str) else None
     if event_class is None:
         raise MalformedError("type", "the name of an event ('aidtrail schemas list' prints them)", _shown(event_type))
-    return event_class.model_validate_json(json.dumps(stated), strict=True)
+    return event_class.model_validate_json(json.dumps(stated, ensure_ascii=False).encode(), strict=True)
 
 
 def malformed(error: ValidationError) -> MalformedError:
