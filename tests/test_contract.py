@@ -339,6 +339,16 @@ def test_the_first_ids_stay_what_they_are() -> None:
     assert [(found[number].event, found[number].version) for number in range(1, 33)] == [(event, 1) for event in FIRST_IDS]
 
 
+def test_the_code_in_the_folders_own_description_reads_a_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(contract.FOLDER.resolve().parent)
+    code = (contract.FOLDER / "README.md").read_text(encoding="utf-8").partition("```python\n")[2].partition("```")[0]
+    names: dict[str, Any] = {"value": codec.encode(example("PledgeAnnounced"))}
+
+    exec(code, names)
+
+    assert names["event"]["amounts"] == [{"amount": Decimal("125000.5000"), "currency": "KWD"}]
+
+
 # --- publish ------------------------------------------------------------------------------------------------------------------------
 
 

@@ -52,7 +52,7 @@ def decode(value: bytes | None) -> AnyEvent:
 
 def read(value: bytes | None) -> tuple[AnyEvent, int]:
     """The event, and where its `meta.ledger` begins in `value` (0 for an event of the registry, which has none)."""
-    event_class, decoder = _validating(_schema_id(value))
+    event_class, decoder = _validating(schema_id_of(value))
     values, ledger_at = decoder(value, HEADER_BYTES)  # type: ignore[arg-type]
     try:
         return event_class.model_validate(values), ledger_at
@@ -62,7 +62,7 @@ def read(value: bytes | None) -> tuple[AnyEvent, int]:
 
 def read_recorded(value: bytes | None) -> tuple[AnyEvent, int]:
     """As `read`, for what the ledger validated before it recorded it: as strict about bytes, without a second look at the values."""
-    event, ledger_at = _recorded(_schema_id(value))(value, HEADER_BYTES)  # type: ignore[arg-type]
+    event, ledger_at = _recorded(schema_id_of(value))(value, HEADER_BYTES)  # type: ignore[arg-type]
     return event, ledger_at
 
 
@@ -96,8 +96,10 @@ def sha256(value: bytes) -> bytes:
 
 
 def to_json(event: AnyEvent) -> str:
-    """One line of JSON: `type` first, amounts and times as strings, hashes in hexadecimal, nulls left out."""
-    return json.dumps({"type": event.type, **event.model_dump(mode="json", exclude_none=True)}, ensure_ascii=False)
+    """One line of JSON: `type` first, amounts and times as strings, hashes in hexadecimal; nulls are left out where they may be."""
+    said = event.model_dump(mode="json", exclude_none=True)
+    stated = {name: said.get(name) for name, field in type(event).model_fields.items() if name in said or field.is_required()}
+    return json.dumps({"type": event.type, **stated}, ensure_ascii=False)
 
 
 def from_json(text: str | bytes) -> AnyEvent:
@@ -169,7 +171,7 @@ def _writer(event_type: str) -> tuple[int, Any]:
     return newest.id, fastavro.parse_schema(newest.schema)
 
 
-def _schema_id(value: bytes | None) -> int:
+def schema_id_of(value: bytes | None) -> int:
     if not value:
         raise UndecodableError("a value", "none")
     if len(value) > MAX_VALUE_BYTES:

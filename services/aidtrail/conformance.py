@@ -7,26 +7,18 @@ because some rely on others: where a step finds something the later ones are not
 import io
 from collections import Counter
 from collections.abc import Callable, Iterator
-from datetime import UTC, date, datetime
-from decimal import Decimal
-from enum import StrEnum
+from datetime import UTC, datetime
 from pathlib import Path
-from types import NoneType
-from typing import Annotated, Any, get_args, get_origin
-from uuid import UUID
 
 import fastavro
-from pydantic import AwareDatetime, BaseModel, ValidationError
-from pydantic.fields import FieldInfo
+from pydantic import ValidationError
 
-from aidtrail import avro, codec, compatibility, contract
+from aidtrail import agreement, avro, codec, compatibility, contract
 from aidtrail.compatibility import Schema
 from aidtrail.contract import FOLDER, NAMESPACE, Published
 from aidtrail.domain.events import DONATION_EVENTS, EVENTS, Event, LedgerStamp
-from aidtrail.domain.money import SCALE
 from aidtrail.errors import AidtrailError, ContractError, MalformedError
 
-Named = dict[str, type[BaseModel] | type[StrEnum]]
 Rule = Callable[[Path], Iterator[str]]
 
 PUBLISH = "(run 'aidtrail schemas publish')"
@@ -175,102 +167,10 @@ def events_have_a_model_and_a_schema(folder: Path) -> Iterator[str]:
 
 def models_and_schemas_agree(folder: Path) -> Iterator[str]:
     """Names, types, logical types, defaults and symbols, in both directions, of every event and of every type that a field has."""
-    types = {path.stem: contract.read(path) for path in folder.glob("types/*.avsc")}
-    found: Named = {}
-    for event, model in EVENTS.items():
-        path = folder / "events" / f"{event}.avsc"
-        if path.exists():
-            yield from _record_agrees(f"events/{path.name}", model, contract.read(path), types, found)
-    done: set[str] = set()
-    while left := [name for name in found if name not in done]:
-        for name in left:
-            done.add(name)
-            yield from _type_agrees(f"types/{name}.avsc", found[name], types.get(name), types, found)
-
-
-def _type_agrees(
-    file: str, model: type[BaseModel] | type[StrEnum], schema: Schema | None, types: dict[str, Schema], found: Named
-) -> Iterator[str]:
-    if schema is None:
-        yield _finding(file, f"the schema of {model.__name__} in domain", "none")
-    elif issubclass(model, BaseModel):
-        yield from _record_agrees(file, model, schema, types, found)
-    else:
-        symbols, written = sorted(member.value for member in model), sorted(schema.get("symbols", ()))
-        if symbols != written:
-            yield _finding(file, f"the symbols {', '.join(symbols)}", ", ".join(written))
-
-
-def _record_agrees(file: str, model: type[BaseModel], schema: Schema, types: dict[str, Schema], found: Named) -> Iterator[str]:
-    written = {field["name"]: field for field in schema.get("fields", ())}
-    for name in written.keys() - model.model_fields.keys():
-        yield _finding(file, f"no field {name}, as {model.__name__} has none in domain", "one")
-    for name, info in model.model_fields.items():
-        if name not in written:
-            yield _finding(file, f"a field {name}, as {model.__name__} has one in domain", "none")
-            continue
-        expected, stated = _said_by_model(info.annotation, info.metadata, found), _said_by_schema(written[name]["type"], types)
-        if expected != stated:
-            yield _finding(file, f"{expected} for {name}", stated)
-        defaults = _default_of_model(info), written[name].get("default", "no default")
-        if defaults[0] != defaults[1] or type(defaults[0]) is not type(defaults[1]):
-            yield _finding(file, f"{defaults[0]!r} as the default of {name}", repr(defaults[1]))
-
-
-SCALARS: dict[object, str] = {
-    bool: "boolean",
-    int: "int or long",
-    str: "string",
-    UUID: "string uuid",
-    date: "int date",
-    AwareDatetime: "long timestamp",
-    Decimal: f"bytes decimal(19,{SCALE})",
-}
-"""What a field of a model says about its Avro type. Which width a number or a time has is the schema's business."""
-
-
-def _said_by_model(annotation: Any, metadata: list[Any], found: Named) -> str:
-    """The Avro type of a field, in words; models and enums that it names are added to `found`."""
-    if get_origin(annotation) is Annotated:
-        annotation, *metadata = get_args(annotation)
-        metadata = [inner for item in metadata for inner in (item.metadata if isinstance(item, FieldInfo) else [item])]
-    arguments = get_args(annotation)
-    if get_origin(annotation) is tuple:
-        return f"array of {_said_by_model(arguments[0], [], found)}"
-    if NoneType in arguments:
-        return f"null or {_said_by_model(next(one for one in arguments if one is not NoneType), [], found)}"
-    if annotation is bytes:
-        sizes = {getattr(item, "max_length", None) for item in metadata} - {None}
-        return f"fixed {', '.join(map(str, sizes))}"
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel | StrEnum):
-        found[annotation.__name__] = annotation
-        return annotation.__name__
-    return SCALARS.get(annotation, f"{annotation}, which has no Avro type here (conformance.SCALARS)")
-
-
-def _said_by_schema(schema: Schema, types: dict[str, Schema]) -> str:
-    if isinstance(schema, list):
-        return " or ".join(_said_by_schema(branch, types) for branch in schema)
-    if isinstance(schema, str):
-        name = schema.removeprefix(f"{NAMESPACE}.")
-        if types.get(name, {}).get("type") == "fixed":
-            return f"fixed {types[name]['size']}"
-        return "int or long" if name in ("int", "long") else name
-    if schema["type"] == "array":
-        return f"array of {_said_by_schema(schema['items'], types)}"
-    logical = schema.get("logicalType", "")
-    if logical in ("timestamp-micros", "timestamp-millis"):
-        logical = "timestamp"
-    if logical == "decimal":
-        logical += f"({schema['precision']},{schema.get('scale', 0)})"
-    return f"{schema['type']} {logical}".rstrip()
-
-
-def _default_of_model(info: FieldInfo) -> object:
-    if info.is_required():
-        return "no default"
-    default = info.get_default(call_default_factory=True, validated_data={})
-    return default.value if isinstance(default, StrEnum) else list(default) if isinstance(default, tuple) else default
+    events = {path.stem: contract.read(path) for path in sorted(folder.glob("events/*.avsc"))}
+    types = {path.stem: contract.read(path) for path in sorted(folder.glob("types/*.avsc"))}
+    for file, expected, found in agreement.differences(EVENTS, events, types):
+        yield _finding(file, expected, found)
 
 
 def meta_is_first_and_ledger_its_last(folder: Path) -> Iterator[str]:
