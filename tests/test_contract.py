@@ -12,7 +12,7 @@ import fastavro
 import pytest
 
 from aidtrail import avro, codec, compatibility, conformance, contract
-from aidtrail.domain.events import PledgeConfirmed
+from aidtrail.domain.events import CLASSES, PledgeConfirmed
 from aidtrail.errors import ContractError
 
 Change = Callable[[Path], object]
@@ -427,6 +427,8 @@ def test_bytes_of_the_old_version_leave_a_new_field_to_the_default_of_the_model(
 
     assert "note" not in values
     assert Noted.model_validate(values).note == "-"
+    classes = {**CLASSES, "PledgeConfirmed": Noted}
+    assert avro.compile_decoder(old, new, mark="meta.ledger", classes=classes)(encoded(old, event.model_dump()), 0)[0].note == "-"
 
 
 def test_bytes_of_the_new_version_lose_the_field_where_only_the_old_is_known(folder: Path) -> None:
@@ -440,6 +442,7 @@ def test_bytes_of_the_new_version_lose_the_field_where_only_the_old_is_known(fol
 
     assert PledgeConfirmed.model_validate(values) == event
     assert body[ledger_at] == 0
+    assert avro.compile_decoder(new, old, mark="meta.ledger", classes=CLASSES)(body, 0) == (event, ledger_at)
 
 
 def test_a_field_of_a_nested_type_comes_and_goes_in_the_same_way(folder: Path) -> None:
@@ -455,6 +458,20 @@ def test_a_field_of_a_nested_type_comes_and_goes_in_the_same_way(folder: Path) -
 
     assert type(event).model_validate(from_old) == type(event).model_validate(from_new) == event
     assert from_new["amount"] == {"amount": Decimal("69985.2500"), "currency": "KWD"}
+
+
+def test_a_field_that_is_gone_is_read_over_even_where_its_type_is_gone_too(folder: Path) -> None:
+    event = example("PledgeConfirmed")
+    new = contract.latest("PledgeConfirmed", folder).schema
+    tag = json.loads(type_file("Tag", type="enum", symbols=["urgent"]))
+    signed = json.loads(type_file("Signed", type="record", fields=[{"name": "tag", "type": tag}]))
+    once_with("PledgeConfirmed", json.dumps({"name": "signed", "type": {"type": "array", "items": signed}, "default": []}))(folder)
+    old = contract.read(folder / "published/PledgeConfirmed.v1.avsc")
+    body = encoded(old, {**event.model_dump(), "signed": [{"tag": "urgent"}]})
+
+    assert compatibility.problems(old, new) == []
+    assert avro.compile_decoder(old, new, mark="meta.ledger")(body, 0)[0]["agreement_reference"]
+    assert avro.compile_decoder(old, new, mark="meta.ledger", classes=CLASSES)(body, 0)[0] == event
 
 
 class Noted(PledgeConfirmed):

@@ -110,9 +110,10 @@ class _Source:
             inner = f"{path}.{name}" if path else name
             if inner == self.mark:
                 self.line("at = i")
-            expression = self.value(field["type"], kept.get(name, field["type"]), inner)
             if name in kept:
-                items.append(f"{name!r}: {expression}")
+                items.append(f"{name!r}: {self.value(field['type'], kept[name], inner)}")
+            else:
+                self.skip(field["type"], inner)
         values = "{" + ", ".join(items) + "}"
         if self.classes is None:
             return values
@@ -120,6 +121,12 @@ class _Source:
         self.constants[build] = _builder(self.classes[schema["name"]])
         self.line(f"{name} = {build}({values})")
         return name
+
+    def skip(self, schema: Any, path: str) -> None:
+        """Write the lines that read a value which nobody has a use for, nor perhaps a class."""
+        classes, self.classes = self.classes, None
+        self.value(schema, schema, path)
+        self.classes = classes
 
     def union(self, schema: Any, known: Any, path: str) -> str:
         if len(schema) != 2 or schema[0] != "null":
