@@ -248,6 +248,7 @@ BAD_PIECES: dict[str, tuple[str, bytes]] = {
     "a UUID in braces": ("event_id", text("{019a28d4-6700-71de-ae3e-4b59c440ee32}")),
     "a UUID without dashes": ("event_id", text("019a28d4670071deae3e4b59c440ee32")),
     "a UUID with a digit of another script": ("event_id", text("019a28d4-6700-71de-ae3e-4b59c440ee3٢")),
+    "a UUID and one letter more": ("event_id", text("019a28d4-6700-71de-ae3e-4b59c440ee320")),
     "no UUID": ("causation_id", b"\x02" + text("")),
     "a union's branch -1": ("reference", b"\x01"),
     "a union's branch 2": ("reference", b"\x04"),
@@ -314,6 +315,18 @@ def test_a_number_without_an_end_is_not_read_to_the_end() -> None:
 def test_values_that_hold_no_record_are_refused(value: bytes | None) -> None:
     with pytest.raises(UndecodableError):
         codec.decode(value)
+
+
+def test_what_is_wrong_is_named() -> None:
+    for field, bad, expected in (
+        ("currency", b"\x06\xff\xfe\xfd", "text in UTF-8, found 0xff"),
+        ("amounts", long(10**9), "a byte for each item, found 1000000000"),
+        ("reason", b"\x00\x00", "the end of the message, found more bytes"),
+    ):
+        with pytest.raises(UndecodableError, match=expected):
+            codec.decode(b"".join((pieces() | {field: bad}).values()))
+    with pytest.raises(UndecodableError, match="at most 262144 bytes, found 262145"):
+        codec.decode(bytes(codec.MAX_VALUE_BYTES + 1))
 
 
 def test_a_date_outside_the_calendar_is_refused() -> None:

@@ -363,6 +363,7 @@ def test_what_did_not_change_is_not_published_again(folder: Path) -> None:
 
 
 def test_a_changed_event_gets_the_next_version_and_the_next_id(folder: Path) -> None:
+    assert (contract.latest("PledgeConfirmed", folder).version, len(contract.published(folder))) == (1, 32)
     WITH_A_NOTE(folder)
 
     new = contract.publish(folder)

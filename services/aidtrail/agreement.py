@@ -69,7 +69,7 @@ def _record(file: str, model: type[BaseModel], schema: Schema, types: dict[str, 
         if expected != stated:
             yield (file, f"{expected} for {name}", stated)
         defaults = _default_of_model(info), written[name].get("default", "no default")
-        if defaults[0] != defaults[1] or type(defaults[0]) is not type(defaults[1]):
+        if defaults[0] != defaults[1]:
             yield (file, f"{defaults[0]!r} as the default of {name}", repr(defaults[1]))
 
 
