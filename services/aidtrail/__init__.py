@@ -1,1 +1,20 @@
-"""Aidtrail"""
+"""Aidtrail, in the order in which one event travels.
+
+    domain.events   what happened: a frozen class per fact, as `contract` (../../schemas) says it in Avro
+    producer        a service validates an event, `codec` writes its bytes, `log` appends them to `submitted`
+    log             kafka, postgres or memory: three backends, one set of promises
+    ledger          reads `submitted`, rules, appends one outcome for each submission to `recorded`
+      ruling          decode, ask `domain.rules.check`, stamp: a pure function
+      ledger_store    entries by donation on local disk: a cache
+      registry_reader who may do what: `registry`, folded by `domain.registry`
+    chain           the fences: how every reader of `recorded` tells an entry that counts from one that is void
+    projector       reads `recorded`, writes the views, one transaction for each batch
+      projection      `domain.donation.apply` folds entries, `domain.status` names the result
+      views           PostgreSQL: schema (builds), writer, reader
+    timekeeper      finds in the views what has fallen due, and submits that it expired
+    audit.rebuild   projects the log again beside the live views, and compares
+    importers       what others report (UN OCHA FTS) as observed donations
+
+`service` is the loop of the three services, `topics` the names of the three topics, `config` every setting, `errors` every error,
+`metrics` every metric. `cli` starts all of it, on the `embedded` PostgreSQL if nothing else is set; `demo` is a story to play.
+"""

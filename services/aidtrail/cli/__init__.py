@@ -1,0 +1,68 @@
+"""The command line: a file per noun. `main` ends every command, with one clear line on stderr where something is wrong.
+
+stdout is data, stderr is progress and logs. Exit codes: 0 ok, 1 a check failed, 2 usage, 3 something that it depends on cannot be reached.
+"""
+
+import os
+import sys
+
+import psycopg
+import typer
+
+from aidtrail.cli import audit, demo, doctor, donations, fts, registry, schemas, services, submit, topics
+from aidtrail.errors import AidtrailError, UnavailableError, UsageError
+
+app = typer.Typer(
+    help="Aidtrail: an event-sourced donation pipeline. Start with 'aidtrail demo', or with 'aidtrail up'.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.callback()(lambda: services.log_to_stderr("WARNING"))
+app.command("demo")(demo.demo)
+app.command("up")(services.up)
+app.command("ledger")(services.ledger)
+app.command("project")(services.project)
+app.command("timekeeper")(services.timekeeper)
+app.command("submit")(submit.submit)
+app.command("status")(donations.status)
+app.command("history")(donations.history)
+app.command("list")(donations.list_)
+app.command("doctor")(doctor.doctor)
+app.add_typer(registry.app, name="registry")
+app.add_typer(fts.app, name="import")
+app.add_typer(audit.app, name="audit")
+app.add_typer(topics.app, name="topics")
+app.add_typer(schemas.app, name="schemas")
+
+
+def main() -> None:
+    sys.exit(_run())
+
+
+def _run() -> int:
+    try:
+        code = app(standalone_mode=False)
+        sys.stdout.flush()
+    except typer.Abort:  # Ctrl-C in a command that is no service
+        return _end("stopped", 130)
+    except AidtrailError as error:
+        return _end(str(error), error.exit_code)
+    except typer.TyperException as error:
+        if error.format_message().startswith("Usage:"):  # a noun without its verb
+            print(error.format_message(), file=sys.stderr)
+            return UsageError.exit_code
+        return _end(f"{error.format_message()} ('aidtrail --help' lists the commands)", UsageError.exit_code)
+    except psycopg.OperationalError as error:
+        return _end(f"PostgreSQL went away: {error}. Check that the server is up.", UnavailableError.exit_code)
+    except BrokenPipeError:  # 'aidtrail list | head': nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code if isinstance(code, int) else 0
+
+
+def _end(message: str, code: int) -> int:
+    line = " ".join(message.split())
+    print(f"aidtrail: {line}", file=sys.stderr)
+    return code

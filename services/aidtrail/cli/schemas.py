@@ -1,0 +1,44 @@
+"""`aidtrail schemas`: the contract."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from aidtrail import conformance, contract
+
+Folder = Annotated[Path, typer.Option("--folder", help="Another folder than the one of this release.", exists=True, file_okay=False)]
+
+app = typer.Typer(help="The contract: Avro schemas, their ids and examples.", no_args_is_help=True)
+
+
+@app.command("check")
+def check(folder: Folder = contract.FOLDER) -> None:
+    """Check that schemas, ids, versions, examples and models say the same; exit 1 and a line for each finding if they do not."""
+    findings = conformance.check(folder)
+    for finding in findings:
+        print(finding)
+    if findings:
+        raise typer.Exit(1)
+    print(f"{len(contract.read_published(folder))} published schemas: as the contract promises")
+
+
+@app.command("publish")
+def publish(folder: Folder = contract.FOLDER) -> None:
+    """Give every event whose schema changed its next version and id; none if one could not live beside the earlier versions."""
+    new = contract.publish(folder)
+    for entry in new:
+        print(f"{entry.id} {entry.event} v{entry.version}: schemas/{entry.path}")
+    if not new:
+        print("nothing changed since the last version of each event")
+
+
+@app.command("list")
+def list_(json_: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False) -> None:
+    """List every published schema: id, event, version, file."""
+    for entry in contract.published().values():
+        if json_:
+            print(json.dumps({"id": entry.id, "event": entry.event, "version": entry.version, "file": f"schemas/{entry.path}"}))
+        else:
+            print(f"{entry.id:>4}  {entry.event} v{entry.version}")

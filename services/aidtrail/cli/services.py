@@ -1,0 +1,177 @@
+"""The services: `up` runs all three in one process, `ledger`, `project` and `timekeeper` one each. SIGTERM and Ctrl-C stop them cleanly."""
+
+import logging
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from threading import Event, Thread
+from typing import Annotated
+
+import typer
+from prometheus_client import start_http_server
+
+from aidtrail import config, service
+from aidtrail.cli import registry
+from aidtrail.cli.backends import Backends, backends, public
+from aidtrail.config import Settings
+from aidtrail.domain.events import Actor
+from aidtrail.errors import UnavailableError
+from aidtrail.ledger import Ledger
+from aidtrail.projector import Projector, unpark
+from aidtrail.service import Service
+from aidtrail.timekeeper import Timekeeper
+
+logger = logging.getLogger(__name__)
+
+TIMEKEEPER = Actor(actor_id="timekeeper", party_id="AIDTRAIL", role="timekeeper")
+Make = Callable[[Event], Service]
+
+
+def up() -> None:
+    """Run ledger, projector and timekeeper in one process, on the embedded PostgreSQL if nothing else is set."""
+    settings = _prepared()
+    with backends(settings) as opened, _stopping() as stop:
+        if settings.log is None:
+            registry.load(opened.log, opened.topics, registry.OPERATOR)
+        logger.info("log: %s", public(settings.log) or f"embedded PostgreSQL in {settings.home}")
+        logger.info("views: %s", public(settings.views) or f"embedded PostgreSQL in {settings.home}")
+        running = Running(makers(opened), stop)
+
+        def advise() -> None:
+            logger.info("running: ledger, projector, timekeeper. Stop with Ctrl-C")
+            logger.info("in another terminal, with the same settings: aidtrail submit FILE, aidtrail list, aidtrail doctor")
+
+        running.start(advise)
+        stop.wait()
+        running.join()
+    logger.info("stopped")
+
+
+def ledger() -> None:
+    """Rule on what is submitted. Run as many as there are partitions, at most."""
+    _serve("ledger")
+
+
+def project(
+    unpark_: Annotated[bool, typer.Option("--unpark", help="Fold parked donations again, say what became of each, and end.")] = False,
+) -> None:
+    """Keep the views up to date. Run as many as there are partitions, at most."""
+    if not unpark_:
+        _serve("projector")
+        return
+    settings = _prepared()
+    with backends(settings) as opened:
+        found = unpark(opened.views)
+    for donation_id, reason in found.items():
+        print(f"{donation_id}: {'is back' if reason is None else f'stays parked: {reason}'}")
+    print(f"{len(found)} parked, {sum(reason is None for reason in found.values())} of them are back", file=sys.stderr)
+    if any(reason is not None for reason in found.values()):
+        raise typer.Exit(1)
+
+
+def timekeeper() -> None:
+    """Submit PledgeExpired and ApprovalExpired when they fall due. Safe to run twice."""
+    _serve("timekeeper")
+
+
+def makers(opened: Backends) -> dict[str, Make]:
+    """How each service is made, by name. Each has a log of its own."""
+    settings, topics = opened.settings, opened.topics
+
+    def ledger(stop: Event) -> Service:
+        folder, group = settings.home / "ledger", f"{settings.topic_prefix}-ledger"
+        return Ledger(opened.open_log(), topics, folder, group=group, max_accounts=settings.ledger_accounts)
+
+    def projector(stop: Event) -> Service:
+        group = f"{settings.topic_prefix}-projector"
+        return Projector(opened.open_log(), topics, opened.views, group=group, max_accounts=settings.projector_accounts)
+
+    def timekeeper(stop: Event) -> Service:
+        return Timekeeper(opened.open_log(), topics, opened.views, stop.wait, actor=TIMEKEEPER)
+
+    return {"ledger": ledger, "projector": projector, "timekeeper": timekeeper}
+
+
+class Running:
+    """Services in threads of this process. If one of them ends with an error, `stop` is set for all, and `join` raises it."""
+
+    def __init__(self, made: dict[str, Make], stop: Event) -> None:
+        self._stop = stop
+        self._errors: list[BaseException] = []
+        # Made here, one after the other, so that what cannot be opened is said before anything runs.
+        self._services: list[Service] = []
+        try:
+            for make in made.values():
+                self._services.append(make(stop))
+        except BaseException:
+            for service_made in self._services:
+                service_made.close()
+            raise
+        self._threads: list[Thread] = []
+
+    def start(self, ready: Callable[[], None] = lambda: None) -> None:
+        """Start all; `ready` is called once each has had its first turn."""
+        waiting = {running.name for running in self._services}
+
+        def one_is_ready(name: str) -> None:
+            waiting.discard(name)
+            if not waiting:
+                ready()
+
+        for running in self._services:
+            thread = Thread(target=self._run, args=(running, lambda name=running.name: one_is_ready(name)), name=running.name)
+            self._threads.append(thread)
+            thread.start()
+
+    def join(self) -> None:
+        """Wait until all have ended."""
+        for thread in self._threads:
+            thread.join()
+        if self._errors:
+            raise self._errors[0]
+
+    def _run(self, running: Service, ready: Callable[[], None]) -> None:
+        try:
+            service.run(running, self._stop, ready)
+        except BaseException as error:
+            self._errors.append(error)
+            self._stop.set()
+
+
+def _serve(name: str) -> None:
+    settings = _prepared()
+    with backends(settings) as opened, _stopping() as stop:
+        service.run(
+            makers(opened)[name](stop), stop, lambda: logger.info("%s: running on %s", name, public(settings.log) or "the embedded log")
+        )
+    logger.info("%s: stopped", name)
+
+
+def _prepared() -> Settings:
+    settings = config.load()
+    log_to_stderr(settings.log_level)
+    if settings.metrics_port is not None:
+        try:
+            start_http_server(settings.metrics_port, addr="127.0.0.1")
+        except OSError as error:
+            raise UnavailableError(f"AIDTRAIL_METRICS_PORT {settings.metrics_port} cannot be opened: {error.strerror}") from None
+    return settings
+
+
+def log_to_stderr(level: str) -> None:
+    logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s", force=True)
+    if level != "DEBUG":
+        logging.getLogger("kafka").setLevel(logging.CRITICAL)  # it tells each attempt to reconnect; here one line tells the outage
+
+
+@contextmanager
+def _stopping(signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT)) -> Iterator[Event]:
+    """An event that SIGTERM and Ctrl-C set."""
+    stop = Event()
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in signals}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

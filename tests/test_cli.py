@@ -1,0 +1,469 @@
+"""The command line as people and scripts meet it: processes with exit codes, stdout for data, stderr for everything else."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+
+from aidtrail import codec
+from aidtrail.demo.story import DONATION, story
+from tests.test_fts import flow
+
+AIDTRAIL = Path(sys.executable).parent / "aidtrail"
+SECONDS = 60
+
+
+def run(home: Path, *arguments: str, text: str = "", settings: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    command = [str(AIDTRAIL), *arguments]
+    return subprocess.run(
+        command, env=_environment(home, settings), input=text, capture_output=True, text=True, timeout=2 * SECONDS, check=False
+    )
+
+
+def _environment(home: Path, settings: Mapping[str, str] | None = None) -> dict[str, str]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIDTRAIL_")}
+    return inherited | {"AIDTRAIL_HOME": str(home)} | dict(settings or {})
+
+
+class Up:
+    """`aidtrail up`, from the moment that it says it runs."""
+
+    def __init__(self, home: Path, *arguments: str, settings: Mapping[str, str] | None = None) -> None:
+        self._log = (home.parent / f"{home.name}.log").open("w+")
+        self.process = subprocess.Popen(
+            [str(AIDTRAIL), *(arguments or ("up",))], env=_environment(home, settings), stdout=subprocess.PIPE, stderr=self._log
+        )
+
+    def wait_for(self, words: str) -> "Up":
+        deadline = time.monotonic() + SECONDS
+        while words not in self.said():
+            assert self.process.poll() is None, self.said()
+            assert time.monotonic() < deadline, self.said()
+            time.sleep(0.05)
+        return self
+
+    def said(self) -> str:
+        return Path(self._log.name).read_text()
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
+        self.process.send_signal(how)
+        return self.end()
+
+    def end(self) -> int:
+        code = self.process.wait(SECONDS)
+        assert self.process.stdout is not None
+        stdout: IO[bytes] = self.process.stdout
+        stdout.close()
+        self._log.close()
+        return code
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+    """A home in which the demo was played, with the pipeline running in it; and what the demo said."""
+    home = tmp_path_factory.mktemp("cli") / "home"
+    demo = run(home, "demo", "--home", str(home))
+    assert demo.returncode == 0, demo.stdout + demo.stderr
+    up = Up(home).wait_for("running: ledger, projector, timekeeper")
+    yield home, demo.stdout
+    assert up.stop() == 0, up.said()
+
+
+@pytest.fixture
+def home(played: tuple[Path, str]) -> Path:
+    return played[0]
+
+
+# --- the demo -----------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_demo_tells_each_step_and_ends_without_a_difference(played: tuple[Path, str]) -> None:
+    said = played[1]
+
+    steps = story(datetime.now(UTC))
+    assert said.count("admitted, version") == sum(step.refused_by is None for step in steps)
+    for step in steps:
+        assert f"{step.told} [{step.actor.actor_id}]" in said
+        assert step.refused_by is None or f"REFUSED {step.refused_by}: expected" in said
+    assert ", 0 differences" in said
+    assert "export AIDTRAIL_HOME=" in said
+
+
+def test_the_demo_deletes_nothing_that_no_demo_made(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("the only copy")
+
+    done = run(tmp_path, "demo", "--home", str(tmp_path))
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert (tmp_path / "thesis.txt").exists()
+
+
+# --- reading ------------------------------------------------------------------------------------------------------------------------
+
+
+def test_status_shows_the_axes_and_the_amounts(home: Path) -> None:
+    done = run(home, "status", DONATION)
+
+    assert done.returncode == 0, done.stderr
+    assert "120,000.750" in done.stdout
+    assert "Kuwait Red Crescent Society (KRCS)" in done.stdout
+
+
+def test_status_as_json_has_amounts_as_strings(home: Path) -> None:
+    (row,) = _json(run(home, "status", DONATION, "--json"))
+
+    assert row["donation_id"] == DONATION
+    assert row["amounts"][0]["pledged"] == "120000.7500"
+    assert row["amounts"][0]["acknowledged"] == "117995.7500"
+
+
+def test_history_names_who_tried_what_was_refused(home: Path) -> None:
+    rows = _json(run(home, "history", DONATION, "--json"))
+
+    refused = [row for row in rows if row["outcome"] == "refused"]
+    assert [row["event"]["reason"] for row in refused] == [step.refused_by for step in story(datetime.now(UTC)) if step.refused_by]
+    assert refused[0]["submitted_by"]["actor_id"] == "crc-officer-1"
+    assert [row["version"] for row in rows if row["outcome"] == "admitted"] == list(range(1, len(rows) - len(refused) + 1))
+
+
+def test_history_shows_the_chain_from_head_to_head(home: Path) -> None:
+    done = run(home, "history", DONATION)
+
+    links = [line.split() for line in done.stdout.splitlines() if " -> " in line]
+    assert links[0][-3] == "00000000"
+    assert all(after[-3] == before[-1] for before, after in pairwise(links))
+
+
+def test_list_filters_and_tells_when_there_is_more(home: Path) -> None:
+    assert [row["donation_id"] for row in _json(run(home, "list", "--json", "--party", "CRC"))] == [DONATION]
+    assert _json(run(home, "list", "--json", "--headline", "no_such")) == []
+    assert DONATION in run(home, "list").stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("registry", "show", "--json"),
+        ("schemas", "list", "--json"),
+        ("audit", "builds", "--json"),
+        ("audit", "rebuild", "--json"),
+        ("doctor", "--json"),
+    ],
+)
+def test_what_reading_commands_print_as_json_can_be_read(home: Path, arguments: tuple[str, ...]) -> None:
+    done = run(home, *arguments)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert _json(done)
+
+
+def test_doctor_finds_a_running_pipeline_well(home: Path) -> None:
+    verdicts = {row["subject"]: row["verdict"] for row in _json(run(home, "doctor", "--json"))}
+
+    assert verdicts == {"settings": "ok", "topics": "ok", "schemas": "ok", "registry": "ok", "views": "ok", "lag": "ok"}
+
+
+def test_a_rebuild_goes_live_and_back(home: Path) -> None:
+    before = next(row["build"] for row in _json(run(home, "audit", "builds", "--json")) if row["live"])
+
+    (compared,) = _json(run(home, "audit", "rebuild", "--go-live", "--json"))
+    assert compared["total_differences"] == 0
+    assert compared["went_live"]
+    assert next(row["build"] for row in _json(run(home, "audit", "builds", "--json")) if row["live"]) == compared["build"]
+
+    assert run(home, "audit", "go-live", before).returncode == 0
+    assert next(row["build"] for row in _json(run(home, "audit", "builds", "--json")) if row["live"]) == before
+
+
+# --- submitting ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_submitting_the_story_again_changes_nothing(home: Path) -> None:
+    version = _json(run(home, "status", DONATION, "--json"))[0]["version"]
+
+    done = run(home, "submit", str(home / "events.ndjson"))
+
+    assert done.returncode == 1  # what was refused stays so
+    assert done.stdout.count("admitted, version") == version
+    assert _json(run(home, "status", DONATION, "--json"))[0]["version"] == version
+
+
+def test_bad_lines_are_listed_and_the_others_go_on(home: Path, tmp_path: Path) -> None:
+    good = [_pledge(f"CLI-{number}") for number in (1, 2)]
+    lines = [
+        json.dumps(good[0]),
+        "{not json",
+        json.dumps({**good[1], "amounts": [{"amount": 1.5, "currency": "KWD"}]}),
+        json.dumps(good[1]),
+    ]
+    file = tmp_path / "events.ndjson"
+    file.write_text("\n".join(lines))
+
+    done = run(home, "submit", str(file))
+
+    assert done.returncode == 1
+    assert [line.partition(":")[0] for line in done.stdout.splitlines()] == ["CLI-1 PledgeAnnounced", "CLI-2 PledgeAnnounced"]
+    complaints = [line for line in done.stderr.splitlines() if line.startswith(str(file))]
+    assert [line.removeprefix(f"{file}:").partition(":")[0] for line in complaints] == ["2", "3"]
+    assert all("expected" in line and "found" in line for line in complaints)
+
+
+def test_events_are_read_from_stdin(home: Path) -> None:
+    (said,) = _json(run(home, "submit", "-", "--json", text=json.dumps(_pledge("CLI-3"))))
+
+    assert (said["donation_id"], said["outcome"], said["version"]) == ("CLI-3", "admitted", 1)
+
+
+def test_an_id_that_was_used_for_another_event_is_told_as_refused(home: Path) -> None:
+    first = _pledge("CLI-4")
+    run(home, "submit", "-", text=json.dumps(first))
+
+    (said,) = _json(run(home, "submit", "-", "--json", text=json.dumps({**first, "earmark": 2})))
+
+    assert (said["outcome"], said["reason"]) == ("refused", "event_id_reused")
+
+
+def test_registry_events_are_not_for_submit(home: Path) -> None:
+    event = {
+        "type": "PartyRegistered",
+        "event_id": _id("party"),
+        "occurred_on": "2026-01-01T00:00:00Z",
+        "party_id": "P",
+        "name": "P",
+        "kind": "x",
+    }
+
+    done = run(home, "submit", "-", text=json.dumps(event))
+
+    assert done.returncode == 1
+    assert "aidtrail registry load" in done.stderr
+
+
+def test_a_registry_file_is_loaded_once(home: Path, tmp_path: Path) -> None:
+    event = {
+        "type": "PartyRegistered",
+        "event_id": _id("new"),
+        "occurred_on": "2026-01-01T00:00:00Z",
+        "party_id": "NEW",
+        "name": "N",
+        "kind": "x",
+    }
+    file = tmp_path / "registry.ndjson"
+    file.write_text(json.dumps(event))
+
+    assert "1 appended, 2 known before, 0 not loaded" in run(home, "registry", "load", str(file)).stdout
+    assert "0 appended, 3 known before, 0 not loaded" in run(home, "registry", "load", str(file)).stdout
+
+
+def test_a_registry_event_that_would_be_ignored_is_listed(home: Path) -> None:
+    event = {
+        "type": "ActorEnrolled",
+        "event_id": _id("x"),
+        "occurred_on": "2026-01-01T00:00:00Z",
+        "actor_id": "x",
+        "party_id": "NOBODY",
+        "roles": [],
+    }
+
+    done = run(home, "registry", "load", "-", text=json.dumps(event))
+
+    assert done.returncode == 1
+    assert "stdin:1: ActorEnrolled: expected" in done.stderr
+    assert "party NOBODY is not registered" in done.stderr
+
+
+# --- importing ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_flows_of_fts_are_imported_once_and_every_line_is_accounted_for(home: Path, tmp_path: Path) -> None:
+    file = tmp_path / "flows.ndjson"
+    file.write_text("\n".join([json.dumps(flow("901")), json.dumps(flow("902", parentFlowId="999")), "not JSON"]))
+
+    first = run(home, "import", "fts", str(file), "--json")
+    again = run(home, "import", "fts", str(file), "--json")
+
+    assert (first.returncode, again.returncode) == (1, 1), first.stderr + again.stderr
+    (said,), (said_again,) = _json(first), _json(again)
+    assert said["lines"] == 3
+    assert said["flows"] == {"new": 2, "amended": 0, "completed": 0, "unchanged": 0}
+    assert [refusal["line"] for refusal in said["refusals"]] == [3]
+    assert [orphan["flow_id"] for orphan in said["orphans"]] == ["902"]
+    assert said["events"] == {"submitted": 4, "admitted": 4, "refused": 0, "pending": 0}
+    assert said_again["flows"] == {"new": 0, "amended": 0, "completed": 0, "unchanged": 2}
+    assert said_again["events"]["submitted"] == 0
+    assert said_again["registry"]["appended"] == 0
+    assert [row["donation_id"] for row in _json(run(home, "list", "--json", "--oversight", "observed"))] == ["FTS-901", "FTS-902"]
+
+
+def test_an_import_ends_with_a_summary_for_people(home: Path, tmp_path: Path) -> None:
+    file = tmp_path / "flows.ndjson"
+    file.write_text(json.dumps(flow("901")))
+
+    done = run(home, "import", "fts", str(file))
+
+    assert done.returncode == 0, done.stderr
+    assert "1 lines: 1 flows, 0 repeats, 0 refused" in done.stdout
+    assert "UN OCHA FTS" in done.stdout
+
+
+# --- exit codes ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings"),
+    [
+        (("nonsense",), {}),
+        (("list", "--limit", "many"), {}),
+        (("submit", "/no/such/file"), {}),
+        (("import", "fts", "/no/such/file"), {}),
+        (("list",), {"AIDTRAIL_LOG_LEVEL": "LOUD"}),
+        (("topics", "check"), {"AIDTRAIL_LOG": "mysql://here"}),
+        (("topics", "check"), {"AIDTRAIL_LOG": "kafka://no-port"}),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_2(tmp_path: Path, arguments: tuple[str, ...], settings: dict[str, str]) -> None:
+    done = run(tmp_path / "home", *arguments, settings=settings)
+
+    _one_line(done, 2)
+
+
+def test_an_unknown_donation_is_wrong_usage(home: Path) -> None:
+    _one_line(run(home, "status", "NO-SUCH"), 2)
+    _one_line(run(home, "history", "NO-SUCH"), 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings"),
+    [
+        (("list",), {}),
+        (("list",), {"AIDTRAIL_VIEWS": "postgresql://nobody@127.0.0.1:1/none"}),
+        (("project",), {"AIDTRAIL_VIEWS": "postgresql://nobody@127.0.0.1:1/none"}),
+        (("topics", "check"), {"AIDTRAIL_LOG": "postgresql://nobody@127.0.0.1:1/none"}),
+        (("topics", "check"), {"AIDTRAIL_LOG": "kafka://127.0.0.1:1"}),
+        (("topics", "create"), {"AIDTRAIL_LOG": "kafka://no-such-host.invalid:9092"}),
+        (("ledger",), {"AIDTRAIL_LOG": "kafka://no-such-host.invalid:9092"}),
+    ],
+)
+def test_what_cannot_be_reached_is_one_line_and_exit_3(tmp_path: Path, arguments: tuple[str, ...], settings: dict[str, str]) -> None:
+    started = time.monotonic()
+
+    done = run(tmp_path / "home", *arguments, settings=settings)
+
+    _one_line(done, 3)
+    assert time.monotonic() - started < 15
+
+
+def test_doctor_goes_on_to_the_next_check_and_fails(tmp_path: Path) -> None:
+    done = run(tmp_path / "home", "doctor", "--json", settings={"AIDTRAIL_LOG": "kafka://127.0.0.1:1"})
+
+    assert done.returncode == 1
+    verdicts = {row["subject"]: row["verdict"] for row in _json(done)}
+    assert verdicts["topics"] == "fail"
+    assert verdicts["schemas"] == "ok"
+
+
+def test_a_broken_contract_is_exit_1(tmp_path: Path) -> None:
+    (tmp_path / "ids.json").write_text("[]")
+
+    done = run(tmp_path / "home", "schemas", "check", "--folder", str(tmp_path))
+
+    assert done.returncode == 1
+    assert "expected" in done.stdout + done.stderr
+
+
+def test_help_is_there_for_every_command(tmp_path: Path) -> None:
+    for command in ("up", "ledger", "project", "timekeeper", "submit", "status", "history", "list", "doctor", "demo", "topics", "schemas"):
+        assert run(tmp_path, command, "--help").returncode == 0
+
+
+# --- stopping -----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_up_stops_cleanly_within_seconds(tmp_path: Path, how: signal.Signals) -> None:
+    up = Up(tmp_path / "home").wait_for("running: ledger, projector, timekeeper")
+    started = time.monotonic()
+
+    assert up.stop(how) == 0
+
+    assert time.monotonic() - started < 10
+    said = up.said()
+    assert "Traceback" not in said
+    assert "stopped" in said
+
+
+@pytest.mark.parametrize("service", ["ledger", "project", "timekeeper"])
+def test_each_service_runs_and_stops_alone(tmp_path: Path, service: str) -> None:
+    running = Up(tmp_path / "home", service).wait_for("running on the embedded log")
+
+    assert running.stop() == 0
+
+    assert "Traceback" not in running.said()
+
+
+def test_up_ends_with_the_code_of_the_service_that_fails(tmp_path: Path) -> None:
+    up = Up(tmp_path / "home", "up", settings={"AIDTRAIL_VIEWS": "postgresql://nobody@127.0.0.1:1/none"})
+
+    assert up.end() == 3
+
+    assert up.said().splitlines()[-1].startswith("aidtrail: PostgreSQL cannot be reached")
+
+
+def test_metrics_are_served_when_asked_for(tmp_path: Path) -> None:
+    import urllib.request
+
+    from tests.brokers import free_ports
+
+    (port,) = free_ports(1)
+    up = Up(tmp_path / "home", settings={"AIDTRAIL_METRICS_PORT": str(port)}).wait_for("running: ledger, projector, timekeeper")
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            assert b"aidtrail_ledger_submissions_ruled" in answer.read()
+    finally:
+        up.stop()
+
+
+# --- helpers ------------------------------------------------------------------------------------------------------------------------
+
+
+def _json(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def _one_line(done: subprocess.CompletedProcess[str], code: int) -> None:
+    assert done.returncode == code, done.stdout + done.stderr
+    assert done.stdout == ""
+    errors = [line for line in done.stderr.splitlines() if line.startswith("aidtrail: ")]
+    assert len(errors) == 1, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def _id(seed: str) -> str:
+    return str(codec.event_id_at(1_767_225_600_000, seed.encode()))
+
+
+def _pledge(donation_id: str) -> dict[str, Any]:
+    return {
+        "type": "PledgeAnnounced",
+        "meta": {
+            "event_id": _id(donation_id),
+            "donation_id": donation_id,
+            "occurred_on": "2026-01-01T00:00:00Z",
+            "actor": {"actor_id": "krcs-officer-1", "party_id": "KRCS", "role": "officer"},
+            "source": {"channel": "cli"},
+        },
+        "oversight": "managed",
+        "donor": "KRCS",
+        "beneficiary": "KBH",
+        "route": [{"leg_id": "L1", "from_party": "KRCS", "to_party": "KBH"}],
+        "amounts": [{"amount": "10.500", "currency": "KWD"}],
+    }

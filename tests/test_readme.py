@@ -1,0 +1,111 @@
+"""README's commands run, its settings are those of the code, and it shows what the demo says."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from aidtrail.config import Settings
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BIN = Path(sys.executable).parent
+
+
+def blocks(heading: str) -> list[str]:
+    """The shell blocks of a section."""
+    (section,) = re.findall(rf"^## {heading}\n(.*?)(?=^## |\Z)", README, re.DOTALL | re.MULTILINE)
+    return re.findall(r"^```sh\n(.*?)^```", section, re.DOTALL | re.MULTILINE)
+
+
+def settings_table() -> str:
+    """One row for each setting: `python -m tests.test_readme` prints it."""
+    rows = ["| Variable | If unset | Meaning |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        default = "" if field.default is None else str(field.default).replace(str(Path.home()), "~")
+        shown = f"`{default}`" if default else ""
+        rows.append(f"| `AIDTRAIL_{name.upper()}` | {shown} | {(field.description or '').replace('<', '&lt;')} |")
+    return "\n".join(rows)
+
+
+def test_every_setting_is_listed_as_it_is() -> None:
+    assert settings_table() in README
+
+
+def test_every_target_that_is_named_is_in_the_makefile() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+
+    named = set(re.findall(r"\bmake ([a-z-]+)", "\n".join(re.findall(r"`([^`]+)`", README) + blocks("Try it") + blocks("Tests"))))
+    assert named >= {"demo", "test", "test-long"}
+    assert [target for target in sorted(named) if f"\n{target}:" not in makefile] == []
+
+
+def test_every_file_that_is_linked_is_there() -> None:
+    for link in re.findall(r"\]\(([^)#]+)\)", README):
+        assert (ROOT / link).exists(), link
+
+
+def test_every_command_that_is_named_exists() -> None:
+    commands = {
+        " ".join(words.split()) for words in re.findall(r"aidtrail ((?:[a-z-]+ ?){1,2})", " ".join(re.findall(r"`([^`]+)`", README)))
+    }
+
+    assert commands
+    for command in commands:
+        done = _aidtrail(command.split(), Path.cwd(), {})
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+
+
+def test_the_commands_of_use_it_run_as_they_stand(tmp_path: Path) -> None:
+    setup, use = blocks("Use it")
+    assert setup.splitlines()[0] == "make setup"
+
+    said = _run(use, tmp_path, {})
+
+    assert "KRCS-2025-0042 PledgeAnnounced: admitted, version 1" in said
+    assert "125,000.500" in said
+    assert ", 0 differences" in said
+
+
+@pytest.mark.kafka
+def test_the_commands_of_on_kafka_run_as_they_stand(tmp_path: Path, kafka_broker: str, views: str) -> None:
+    files = "\n".join(re.findall(r"^cat > .*?^END$", "\n".join(blocks("Use it")), re.DOTALL | re.MULTILINE))
+    (block,) = blocks("On Kafka")
+    block = block.replace("kafka://localhost:9092", f"kafka://{kafka_broker}").replace("postgresql://aidtrail@localhost/aidtrail", views)
+    assert kafka_broker in block
+    assert views in block
+
+    said = _run(
+        f"{files}\n{block}\naidtrail submit pledge.ndjson\naidtrail doctor\nkill $(jobs -p)\nwait",
+        tmp_path,
+        {"AIDTRAIL_TOPIC_PREFIX": "readme"},
+    )
+
+    assert "KRCS-2025-0042 PledgeAnnounced: admitted, version 1" in said
+
+
+def _run(script: str, folder: Path, settings: dict[str, str]) -> str:
+    """The script as bash runs it, each command of which must succeed; background jobs are ended with it."""
+    script = f"set -euo pipefail\nset -m\ntrap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT\n{script}\n"
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=folder, env=_environment(folder, settings), capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def _aidtrail(words: list[str], folder: Path, settings: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    command = [str(BIN / "aidtrail"), *words, "--help"]
+    return subprocess.run(command, env=_environment(folder, settings), capture_output=True, text=True, timeout=60, check=False)
+
+
+def _environment(folder: Path, settings: dict[str, str]) -> dict[str, str]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIDTRAIL_")}
+    return inherited | {"PATH": f"{BIN}:{os.environ['PATH']}", "AIDTRAIL_HOME": str(folder / "home")} | settings
+
+
+if __name__ == "__main__":
+    sys.stdout.write(settings_table() + "\n")
