@@ -213,7 +213,8 @@ def _add_status(batch: Batch, partition: int, account: Account) -> None:
     if donation is None:
         return
     axes = status.axes(donation)
-    parties = {party: None for leg in donation.route for party in (leg.from_party, leg.to_party)}
+    pledge = donation.pledge
+    parties = {party: None for leg in pledge.legs.values() for party in (leg.from_party, leg.to_party)}
     batch.rows["donations"].append(
         (
             donation.donation_id,
@@ -222,11 +223,11 @@ def _add_status(batch: Batch, partition: int, account: Account) -> None:
             account.head.sha256,
             donation.oversight,
             donation.contribution,
-            donation.donor,
-            donation.beneficiary,
+            pledge.donor,
+            pledge.beneficiary,
             list(parties),
-            [leg.leg_id for leg in donation.route],
-            donation.purpose,
+            list(pledge.legs),
+            pledge.purpose,
             status.headline(donation),
             axes.pledge,
             axes.approval,
@@ -234,7 +235,7 @@ def _add_status(batch: Batch, partition: int, account: Account) -> None:
             axes.receipt,
             account.announced_on,
             account.changed_at,
-            donation.next_deadline,
+            None if donation.next_deadline is None else donation.next_deadline[0],
         )
     )
     for currency, row in status.amounts(donation).items():

@@ -5,7 +5,7 @@ import time
 
 from aidtrail import codec
 from aidtrail.domain.events import RegistryEvent
-from aidtrail.domain.registry import EMPTY, Registry, register_all
+from aidtrail.domain.registry import Registry, register_all
 from aidtrail.errors import MalformedError, UnavailableError, UndecodableError
 from aidtrail.log import Log
 
@@ -23,7 +23,7 @@ class RegistryReader:
         self._reader = log.reader(topic)
         self._reader.assign({0: 0})
         self._next_offset = 0
-        self.registry: Registry = EMPTY
+        self.registry = Registry()
 
     def follow(self) -> Registry:
         """Read to the end of the topic as it is now. So a submission that was appended after a registry record was acknowledged is ruled

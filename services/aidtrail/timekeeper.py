@@ -92,15 +92,16 @@ class Timekeeper:
                 donation = apply(donation, row.event)
         if donation is None:
             return []
-        return [self._event(donation_id, donation.version, deadline) for deadline in deadlines(donation) if deadline.due_at <= now]
+        return [self._event(donation_id, donation.version, deadline) for deadline in deadlines(donation) if deadline[0] <= now]
 
     def _event(self, donation_id: str, version: int, deadline: Deadline) -> Event:
-        what = f"{deadline.event_type} {donation_id} {deadline.approval_id} {deadline.due_at.isoformat()} {version}"
+        due_at, event_class, approval_id = deadline
+        what = f"{event_class.type} {donation_id} {approval_id} {due_at.isoformat()} {version}"
         meta = Meta(
-            event_id=codec.event_id_at(int(deadline.due_at.timestamp() * 1000), what.encode()),
+            event_id=codec.event_id_at(int(due_at.timestamp() * 1000), what.encode()),
             donation_id=donation_id,
-            occurred_on=deadline.due_at,
+            occurred_on=due_at,
             actor=self._actor,
             source=SOURCE,
         )
-        return PledgeExpired(meta=meta) if deadline.approval_id is None else ApprovalExpired(meta=meta, approval_id=deadline.approval_id)
+        return PledgeExpired(meta=meta) if approval_id is None else ApprovalExpired(meta=meta, approval_id=approval_id)

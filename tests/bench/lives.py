@@ -95,3 +95,9 @@ def entries(topic: str, partitions: int, donations: int, active: int, seed: int 
         if head.version + 1 == len(life):
             del heads[draft.key]
         yield draft._replace(value=value)
+
+
+def announcements(topic: str, partitions: int, donations: int) -> Iterator[Draft]:
+    """The first submission of each of many donations, and nothing more."""
+    life = steps()[:1]
+    return (draft for _, draft in _lives(life, topic, partitions, donations, 1, 1, 1))

@@ -130,7 +130,7 @@ class Reader:
         )
         rows: Any = self._connection.execute(query, (donation_id,), binary=True)
         for *row, value in rows:
-            yield HistoryRow(*row, _decoded(value))
+            yield HistoryRow._make([*row, _decoded(value)])
 
     def outcome(self, event_id: UUID) -> Outcome | None:
         """What became of a submission, the first outcome where it was submitted again; None until it has been ruled on and projected."""

@@ -1,0 +1,349 @@
+"""The log on Apache Kafka, through kafka-python. Every setting here that is not a default has its reason beside it."""
+
+import logging
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from kafka import ConsumerRebalanceListener, KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.admin import ConfigResource, OffsetSpec
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.errors import CoordinatorNotAvailableError, KafkaError, TopicAlreadyExistsError, for_code
+from kafka.record.util import crc32c_c
+from kafka.structs import OffsetAndMetadata
+
+from aidtrail.errors import AppendUnknownError, UnavailableError, UsageError
+from aidtrail.log import Appended, Draft, Record
+
+OPEN_SECONDS = 8
+REQUEST_SECONDS = 10
+COORDINATOR_SECONDS = 5.0
+MEMBERSHIP_POLL_SECONDS = 0.05
+CLOSE_SECONDS = 2
+
+REPLICATION = 3
+REQUIRED_SETTINGS = {
+    "message.timestamp.type": "LogAppendTime",  # the clock of every rule is the log's, not a producer's
+    "cleanup.policy": "delete",  # compaction would drop all but the last event of a donation
+    "retention.ms": "-1",
+    "retention.bytes": "-1",
+    "unclean.leader.election.enable": "false",  # a replica that lags must not become the record
+}
+
+
+class KafkaLog:
+    """A log in the cluster reached through `bootstrap` ('host:port', any of its brokers). `security` holds kafka-python's own settings
+    (`security_protocol`, `sasl_mechanism`, ...). Opening one connects. Not shared between threads.
+
+    `delivery_timeout_seconds` is how long an append rides out an outage before it is unknown: longer than a broker takes to come back.
+    """
+
+    def __init__(
+        self, bootstrap: Sequence[str], *, delivery_timeout_seconds: float = 30.0, security: Mapping[str, object] | None = None
+    ) -> None:
+        if crc32c_c is None:
+            raise UsageError("the C library of crc32c is missing, and every batch would be checked in pure Python: pip install crc32c")
+        self._where = ",".join(bootstrap)
+        self._delivery_timeout_seconds = delivery_timeout_seconds
+        self._connection: dict[str, Any] = {
+            "bootstrap_servers": list(bootstrap),
+            "bootstrap_timeout_ms": OPEN_SECONDS * 1000,
+            "reconnect_backoff_max_ms": 500,  # the default of 30 s would prolong every outage by up to that
+            "client_id": "aidtrail",
+            **(security or {}),
+        }
+        quiet_kafka_loggers()
+        with self._reaching():
+            self._admin = KafkaAdminClient(request_timeout_ms=REQUEST_SECONDS * 1000, **self._connection)
+
+    def create_topic(self, topic: str, partitions: int) -> bool:
+        with self._reaching():
+            replication, in_sync = self._replication()
+            try:
+                self._admin.create_topics(
+                    {
+                        topic: {
+                            "num_partitions": partitions,
+                            "replication_factor": replication,
+                            "configs": {**REQUIRED_SETTINGS, "min.insync.replicas": str(in_sync)},
+                        }
+                    },
+                    wait_for_metadata=True,
+                )
+                return True
+            except TopicAlreadyExistsError:
+                pass
+        differences = self.check_topic(topic)
+        if self.partitions(topic) != partitions:
+            differences.append(f"{topic}: expected {partitions} partitions, found {self.partitions(topic)}; use that number")
+        if differences:
+            raise UnavailableError("; ".join(differences))
+        return False
+
+    def check_topic(self, topic: str) -> list[str]:
+        with self._reaching():
+            described = self._admin.describe_topics([topic])[0]
+            if described["error_code"]:
+                return [_no_topic(topic, described["error_code"])]
+            replication, in_sync = self._replication()
+            found = self._admin.describe_configs([ConfigResource("topic", topic)], config_filter="all")["topic"].get(topic, {})
+        if not found:
+            return [f"{topic}: its settings cannot be read; allow this principal to DescribeConfigs on the topic"]
+        differences = []
+        for name, expected in {**REQUIRED_SETTINGS, "min.insync.replicas": str(in_sync)}.items():
+            if found[name]["value"] != expected:
+                differences.append(
+                    f"{topic}: expected {name}={expected}, found {found[name]['value']}; "
+                    f"kafka-configs.sh --alter --topic {topic} --add-config {name}={expected}"
+                )
+        fewest = min(len(partition["replica_nodes"]) for partition in described["partitions"])
+        if fewest < replication:
+            differences.append(
+                f"{topic}: expected {replication} replicas of every partition, found {fewest}; add some by kafka-reassign-partitions.sh"
+            )
+        return differences
+
+    def partitions(self, topic: str) -> int:
+        return len(self._describe(topic)["partitions"])
+
+    def end_offsets(self, topic: str) -> dict[int, int]:
+        partitions = self.partitions(topic)
+        with self._reaching():
+            found = self._admin.list_partition_offsets({TopicPartition(topic, number): OffsetSpec.LATEST for number in range(partitions)})
+        return {at.partition: end.offset for at, end in sorted(found.items())}
+
+    def committed(self, group: str, topic: str) -> dict[int, int]:
+        deadline = time.monotonic() + COORDINATOR_SECONDS
+        with self._reaching():
+            while True:
+                try:
+                    found = self._admin.list_group_offsets({group: None})[group]
+                    break
+                except CoordinatorNotAvailableError:  # asking for the first group ever makes the broker create where groups are kept
+                    if time.monotonic() > deadline:
+                        raise
+                    time.sleep(0.1)
+        return {at.partition: position.offset for at, position in sorted(found.items()) if at.topic == topic and position.offset >= 0}
+
+    def appender(self) -> "KafkaAppender":
+        with self._reaching():
+            return KafkaAppender(self._connection, self._delivery_timeout_seconds)
+
+    def reader(self, topic: str) -> "KafkaReader":
+        # A consumer without rights polls empty for ever instead of failing (kafka-python 3.0.12): ask for the rights first.
+        if "READ" not in self._describe(topic)["authorized_operations"]:
+            raise UnavailableError(f"{topic}: this principal may not read it; allow it to Read the topic")
+        with self._reaching():
+            return KafkaReader(self._connection, topic)
+
+    def join(self, group: str, topic: str) -> "KafkaMembership":
+        self._describe(topic)
+        with self._reaching():
+            return KafkaMembership(self._connection, group, topic)
+
+    def close(self) -> None:
+        self._admin.close()
+
+    def _describe(self, topic: str) -> dict[str, Any]:
+        with self._reaching():
+            described: dict[str, Any] = self._admin.describe_topics([topic])[0]
+        if described["error_code"]:
+            raise UnavailableError(_no_topic(topic, described["error_code"]))
+        return described
+
+    def _replication(self) -> tuple[int, int]:
+        """Replicas and in-sync replicas that a topic must have: 3 and 2, or one of each on a cluster that is too small for them."""
+        brokers = len(self._admin.describe_cluster()["brokers"])
+        return (REPLICATION, REPLICATION - 1) if brokers >= REPLICATION else (1, 1)
+
+    @contextmanager
+    def _reaching(self) -> Iterator[None]:
+        """kafka-python's errors as ours. It answers a wrong password and an unknown host with the same time-out: the cause is in its log."""
+        logged = _once.warnings
+        try:
+            yield
+        except (KafkaError, OSError, ValueError) as error:
+            cause = _once.latest if _once.warnings > logged else str(error) or type(error).__name__
+            line = " ".join(cause.split())[:300]
+            raise UnavailableError(
+                f"Kafka at {self._where} cannot be reached or refuses: {line}. Check AIDTRAIL_LOG, the credentials, and that it is up."
+            ) from error
+
+
+class KafkaAppender:
+    """An idempotent producer. See `aidtrail.log.Appender`."""
+
+    def __init__(self, connection: Mapping[str, Any], delivery_timeout_seconds: float) -> None:
+        self._delivery_timeout_seconds = delivery_timeout_seconds
+        milliseconds = int(delivery_timeout_seconds * 1000)
+        self._usable = True
+        self._producer = KafkaProducer(
+            **connection,
+            acks="all",
+            enable_idempotence=True,  # a retry neither doubles nor reorders
+            delivery_timeout_ms=milliseconds,
+            max_block_ms=milliseconds,
+            request_timeout_ms=min(5000, milliseconds // 2),  # a leader that hangs is left in time to try its successor
+            linger_ms=min(1000, milliseconds // 4),  # `append` flushes: until then batches fill, instead of leaving with one record
+            batch_size=128 * 1024,  # measured: from 57,000/s at 16 KB to 70,000/s; no more beyond
+            metrics_enabled=False,  # ours say more; a few per cent of an append
+        )
+
+    def append(self, drafts: Sequence[Draft]) -> list[Appended]:
+        if not self._usable:
+            raise AppendUnknownError("an earlier append of this appender is unknown: close it, read the log's tail and open another")
+        send = self._producer.send
+        try:
+            futures = [send(topic, value, key, None, partition) for topic, partition, key, value in drafts]
+            self._producer.flush(self._delivery_timeout_seconds + 1)
+            # After a flush every future is done: `get` waits no more, and raises what befell the record.
+            return [Appended(metadata.offset, metadata.timestamp) for metadata in (future.get(1) for future in futures)]
+        except BaseException as error:
+            # Whatever it was (also Ctrl-C), some records may have left: kafka-python can neither take them back nor go on reliably.
+            self._usable = False
+            if not isinstance(error, KafkaError | OSError | ValueError | AssertionError):
+                raise
+            raise AppendUnknownError(f"{len(drafts)} records were not all acknowledged: {str(error) or type(error).__name__}") from error
+
+    def close(self) -> None:
+        self._usable = False
+        with suppress(Exception):  # a producer that failed says so again
+            self._producer.close(CLOSE_SECONDS)
+
+
+class KafkaReader:
+    """A consumer without a group. See `aidtrail.log.Reader`. Records are kafka-python's own, by its own lists: nothing is copied."""
+
+    def __init__(self, connection: Mapping[str, Any], topic: str) -> None:
+        self._topic = topic
+        # No deserializers: when one raises, kafka-python 3.0.12 never returns from the next poll.
+        self._consumer = KafkaConsumer(
+            **connection,
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="none",  # an offset that is gone is an error, not a reason to read something else
+            check_crcs=True,
+            request_timeout_ms=REQUEST_SECONDS * 1000,
+            fetch_max_wait_ms=500,
+            max_partition_fetch_bytes=4 * 1024 * 1024,  # a rebuild reads few partitions: fewer, larger answers
+            metrics_enabled=False,
+        )
+
+    def assign(self, next_offsets: Mapping[int, int]) -> None:
+        wanted = {TopicPartition(self._topic, number): offset for number, offset in next_offsets.items()}
+        self._consumer.assign(list(wanted))
+        for partition, offset in wanted.items():
+            self._consumer.seek(partition, offset)
+
+    def poll(self, max_records: int, timeout_seconds: float) -> dict[int, list[Record]]:
+        try:
+            batches = self._consumer.poll(timeout_ms=int(timeout_seconds * 1000), max_records=max_records)
+        except KafkaError as error:
+            if error.retriable:
+                return {}
+            raise UnavailableError(f"{self._topic} cannot be read: {type(error).__name__} {error}") from error
+        return {at.partition: records for at, records in batches.items()}
+
+    def close(self) -> None:
+        with suppress(KafkaError):
+            self._consumer.close(autocommit=False, timeout_ms=CLOSE_SECONDS * 1000)
+
+
+class KafkaMembership:
+    """A consumer that is a member of the group and never fetches: its partitions are paused from the moment they are its own.
+    See `aidtrail.log.Membership`."""
+
+    def __init__(self, connection: Mapping[str, Any], group: str, topic: str) -> None:
+        self._topic = topic
+        self._next_poll = 0.0
+        self._owned: frozenset[int] = frozenset()
+        self._consumer = KafkaConsumer(
+            **connection,
+            group_id=group,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",  # never used: a position is looked up, but nothing is read from it
+            partition_assignment_strategy=(CooperativeStickyAssignor,),  # only partitions that move are revoked
+            session_timeout_ms=8000,  # after a crash others take over in so many ms; longer than a garbage collection or a short stall
+            heartbeat_interval_ms=2000,
+            request_timeout_ms=REQUEST_SECONDS * 1000,
+        )
+        self._consumer.subscribe([topic], listener=_Pause(self._consumer))
+
+    def owned(self) -> frozenset[int]:
+        now = time.monotonic()
+        if now >= self._next_poll:
+            self._next_poll = now + MEMBERSHIP_POLL_SECONDS
+            try:
+                self._consumer.poll(timeout_ms=1)
+            except KafkaError as error:
+                if not error.retriable:
+                    raise UnavailableError(f"cannot be a member of the group on {self._topic}: {type(error).__name__} {error}") from error
+            self._owned = frozenset(at.partition for at in self._consumer.assignment())
+        return self._owned
+
+    def commit(self, next_offsets: Mapping[int, int]) -> None:
+        with suppress(KafkaError):
+            self._consumer.commit_async(
+                {TopicPartition(self._topic, number): OffsetAndMetadata(offset, "", -1) for number, offset in next_offsets.items()}
+            )
+
+    def close(self) -> None:
+        with suppress(KafkaError):
+            self._consumer.close(autocommit=False, timeout_ms=CLOSE_SECONDS * 1000)
+
+
+class _Pause(ConsumerRebalanceListener):  # type: ignore[misc] # kafka-python is not followed by the type checker
+    """Pauses what a member is given, within the same poll: before anything of it could be fetched."""
+
+    def __init__(self, consumer: Any) -> None:
+        self._consumer = consumer
+
+    def on_partitions_assigned(self, assigned: Sequence[Any]) -> None:
+        self._consumer.pause(*assigned)
+
+    def on_partitions_revoked(self, revoked: Sequence[Any]) -> None:
+        pass
+
+
+def _no_topic(topic: str, error_code: int) -> str:
+    if for_code(error_code).__name__ == "UnknownTopicOrPartitionError":
+        return f"{topic}: there is no such topic, or this principal may not see it; run 'aidtrail topics create'"
+    return f"{topic}: {for_code(error_code).__name__}"
+
+
+class _Once(logging.Filter):
+    """Lets a message of one wording through once in `seconds`: kafka-python repeats some ten times a second during an outage."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.latest = ""
+        self.warnings = 0
+        self._seconds = seconds
+        self._let_through: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno < logging.WARNING:
+            return True
+        message = record.getMessage()
+        self.latest = message
+        self.warnings += 1
+        wording = record.name + re.sub(r"[\d.]+", "#", message)  # the same but for a port, a time or a count
+        now = time.monotonic()
+        if now - self._let_through.get(wording, -self._seconds) < self._seconds:
+            return False
+        if len(self._let_through) > 1000:
+            self._let_through.clear()
+        self._let_through[wording] = now
+        return True
+
+
+_once = _Once(30.0)
+
+
+def quiet_kafka_loggers() -> None:
+    """Limit the rate of every logger of kafka-python. A filter works only on the logger that it stands on, hence on each."""
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith("kafka."):
+            logging.getLogger(name).addFilter(_once)  # adding it again does nothing
