@@ -31,7 +31,7 @@ def postgres(home: Path) -> Iterator[str]:
             uri = server.get_uri()
             with psycopg.connect(uri, autocommit=True) as connection:
                 if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,)).fetchone() is None:
-                    with suppress(psycopg.errors.DuplicateDatabase):  # another process was faster
+                    with suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):  # another process was faster
                         connection.execute(f"CREATE DATABASE {DATABASE}")
             yield server.get_uri(DATABASE)
         finally:

@@ -235,7 +235,7 @@ def _add_status(batch: Batch, partition: int, account: Account) -> None:
             axes.receipt,
             account.announced_on,
             account.changed_at,
-            None if donation.next_deadline is None else donation.next_deadline[0],
+            donation.next_deadline,
         )
     )
     for currency, row in status.amounts(donation).items():

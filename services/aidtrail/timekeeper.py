@@ -95,8 +95,8 @@ class Timekeeper:
         return [self._event(donation_id, donation.version, deadline) for deadline in deadlines(donation) if deadline[0] <= now]
 
     def _event(self, donation_id: str, version: int, deadline: Deadline) -> Event:
-        due_at, event_class, approval_id = deadline
-        what = f"{event_class.type} {donation_id} {approval_id} {due_at.isoformat()} {version}"
+        due_at, event_type, approval_id = deadline
+        what = f"{event_type} {donation_id} {approval_id} {due_at.isoformat()} {version}"
         meta = Meta(
             event_id=codec.event_id_at(int(due_at.timestamp() * 1000), what.encode()),
             donation_id=donation_id,

@@ -97,8 +97,7 @@ def _money(donation: Donation) -> list[str]:
         under = (paid.approval_id, purse, paid.currency)
         taken_under[under] = taken_under.get(under, ZERO) + flow
         if paid.received is not None:
-            into = (paid.leg_id, paid.currency)
-            arrived[into] = arrived.get(into, ZERO) + min(paid.received, paid.settled - paid.returned)
+            XX min(paid.received, paid.settled - paid.returned)
     for (approval_id, purse, currency), flow in taken_under.items():
         granted = donation.approvals[approval_id].granted.get(currency, ZERO)
         if flow > granted:

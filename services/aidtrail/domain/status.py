@@ -77,8 +77,7 @@ class Axes(NamedTuple):
 class AmountRow(NamedTuple):
     """One currency of a donation. Of a managed donation `in_flight`, `settled` and `returned` are what left the donor (root legs), of an
     observed one all that was reported; `passed_on` is what intermediaries paid net of returns, `held` what they have and did not pass on.
-    `received`, `acknowledged` and `utilised` are the beneficiary's. `approved` is what approvals that are granted, with every condition met,
-    allow."""
+    `received`, `acknowledged` and `utilised` are the beneficiary's. `approved` is what granted approvals with every condition met allow."""
 
     pledged: Decimal = ZERO
     approved: Decimal = ZERO
@@ -207,15 +206,16 @@ def _approval(donation: Donation) -> ApprovalAxis:
         for paid in donation.disbursements.values():
             leg = legs.get(paid.leg_id)
             used = paid.in_flight + paid.net
-            if leg is not None and leg.parent_leg_id is None and paid.approval_id is not None and used > 0:
-                if approvals[paid.approval_id].state is not ApprovalState.GRANTED:
-                    granted = True
-                    left[paid.currency] = left.get(paid.currency, ZERO) - used
+            if leg is None or leg.parent_leg_id is not None or paid.approval_id is None or used <= 0:
+                continue
+            if approvals[paid.approval_id].state is not ApprovalState.GRANTED:
+                granted = True
+                left[paid.currency] = left.get(paid.currency, ZERO) - used
     if granted:
         return ApprovalAxis.GRANTED if max(left.values(), default=ZERO) <= 0 else ApprovalAxis.PARTLY
     if pending:
         return ApprovalAxis.PENDING
-    return ApprovalAxis(next(reversed(approvals.values())).state)
+    return ApprovalAxis(list(approvals.values())[-1].state)
 
 
 def _disbursement(donation: Donation) -> DisbursementAxis:

@@ -3,8 +3,10 @@
 import logging
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
+from threading import Event, Thread
 from typing import Any
 
 from kafka import ConsumerRebalanceListener, KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
@@ -20,7 +22,8 @@ from aidtrail.log import Appended, Draft, Record
 OPEN_SECONDS = 8
 REQUEST_SECONDS = 10
 COORDINATOR_SECONDS = 5.0
-MEMBERSHIP_POLL_SECONDS = 0.05
+MEMBERSHIP_POLL_MS = 100
+STALL_SECONDS = 60
 CLOSE_SECONDS = 2
 
 REPLICATION = 3
@@ -253,45 +256,69 @@ class KafkaReader:
 
 class KafkaMembership:
     """A consumer that is a member of the group and never fetches: its partitions are paused from the moment they are its own.
-    See `aidtrail.log.Membership`."""
+    See `aidtrail.log.Membership`.
+
+    A thread of its own polls it, once for every time that `owned` is asked: a rebalance needs polls that wait for the broker (with polls
+    that do not wait, kafka-python 3.0.12 joins again and again), and the service's loop must not wait. A service that asks no more, because
+    it hangs, leaves the group by itself after STALL_SECONDS.
+    """
 
     def __init__(self, connection: Mapping[str, Any], group: str, topic: str) -> None:
         self._topic = topic
-        self._next_poll = 0.0
         self._owned: frozenset[int] = frozenset()
+        self._commit: dict[int, int] = {}
+        self._refusal: KafkaError | None = None
+        self._asked = Event()
+        self._closing = False
         self._consumer = KafkaConsumer(
             **connection,
             group_id=group,
             enable_auto_commit=False,
             auto_offset_reset="earliest",  # never used: a position is looked up, but nothing is read from it
             partition_assignment_strategy=(CooperativeStickyAssignor,),  # only partitions that move are revoked
-            session_timeout_ms=8000,  # after a crash others take over in so many ms; longer than a garbage collection or a short stall
+            session_timeout_ms=8000,  # after a crash others take over in so many ms; longer than a short stall
             heartbeat_interval_ms=2000,
+            max_poll_interval_ms=STALL_SECONDS * 1000,
             request_timeout_ms=REQUEST_SECONDS * 1000,
         )
         self._consumer.subscribe([topic], listener=_Pause(self._consumer))
+        self._thread = Thread(target=self._run, name=f"membership of {group}", daemon=True)
+        self._thread.start()
 
     def owned(self) -> frozenset[int]:
-        now = time.monotonic()
-        if now >= self._next_poll:
-            self._next_poll = now + MEMBERSHIP_POLL_SECONDS
-            try:
-                self._consumer.poll(timeout_ms=1)
-            except KafkaError as error:
-                if not error.retriable:
-                    raise UnavailableError(f"cannot be a member of the group on {self._topic}: {type(error).__name__} {error}") from error
-            self._owned = frozenset(at.partition for at in self._consumer.assignment())
+        if self._refusal is not None:
+            raise UnavailableError(f"cannot be a member of the group on {self._topic}: {type(self._refusal).__name__} {self._refusal}")
+        self._asked.set()
         return self._owned
 
     def commit(self, next_offsets: Mapping[int, int]) -> None:
-        with suppress(KafkaError):
-            self._consumer.commit_async(
-                {TopicPartition(self._topic, number): OffsetAndMetadata(offset, "", -1) for number, offset in next_offsets.items()}
-            )
+        self._commit = {**self._commit, **next_offsets}
 
     def close(self) -> None:
+        self._closing = True
+        self._asked.set()
+        self._thread.join(3 * CLOSE_SECONDS)
+
+    def _run(self) -> None:
+        while not self._closing:
+            try:
+                self._publish(self._consumer.commit_async)
+                self._consumer.poll(timeout_ms=MEMBERSHIP_POLL_MS)
+                self._owned = frozenset(at.partition for at in self._consumer.assignment())
+            except KafkaError as error:
+                if not error.retriable:
+                    self._refusal = error
+            self._asked.wait()
+            self._asked.clear()
+        with suppress(KafkaError):
+            self._publish(partial(self._consumer.commit, timeout_ms=CLOSE_SECONDS * 1000))
         with suppress(KafkaError):
             self._consumer.close(autocommit=False, timeout_ms=CLOSE_SECONDS * 1000)
+
+    def _publish(self, commit: Callable[[dict[Any, Any]], object]) -> None:
+        offsets, self._commit = self._commit, {}
+        if offsets:
+            commit({TopicPartition(self._topic, number): OffsetAndMetadata(offset, "", -1) for number, offset in offsets.items()})
 
 
 class _Pause(ConsumerRebalanceListener):  # type: ignore[misc] # kafka-python is not followed by the type checker

@@ -1,7 +1,7 @@
 """The policy: which event may follow, told as a table of named rules.
 
-`check` walks the rules of the event's type in order and stops at the first that objects. The order is part of the policy: a rule may rely on
-those above it (what the event names exists, the actor is who he says). `policy` prints the table.
+`check` walks the rules of the event's type in order and stops at the first that objects. The order is part of the policy: a rule may rely
+on those above it (what the event names exists, the actor is who he says). `policy` prints the table.
 """
 
 from collections.abc import Mapping
@@ -230,7 +230,7 @@ RULES: dict[type[e.Event], tuple[Rule, ...]] = {
 """What guards each event of a managed donation, and every event of a donation that does not exist."""
 
 OBSERVED_RULES: dict[type[e.Event], tuple[Rule, ...]] = {
-    **{kind: (c.observed_takes_only_what_is_reported,) for kind in RULES},
+    **dict.fromkeys(RULES, (c.observed_takes_only_what_is_reported,)),
     e.PledgeAnnounced: (*_BY_A_REPORTER, c.donation_is_new, *_REPORTED_TERMS),
     e.PledgeConfirmed: (*_BY_A_REPORTER, p.pledge_awaits_confirmation),
     e.PledgeAmended: (*_BY_A_REPORTER, p.pledge_has_not_ended, *_REPORTED_TERMS),

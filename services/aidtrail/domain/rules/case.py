@@ -56,8 +56,8 @@ class Finding:
 class Case(Generic[E]):
     """An event to rule on, and all that may be considered: the donation before it, who exists, and the time, which is that of the append.
 
-    The properties look up what the event names. Where it is not there they raise KeyError: the rules that say it must be there (`..._is_known`,
-    `..._is_enrolled`) come first in the table and answer before any other rule looks.
+    The properties look up what the event names. Where it is not there they raise KeyError: the rules that say it must be there
+    (`..._is_known`, `..._is_enrolled`) come first in the table and answer before any other rule looks.
     """
 
     before: Donation | None

@@ -1,0 +1,38 @@
+"""A real PostgreSQL for tests and benchmarks: the embedded server's wheel, in a folder that is removed afterwards."""
+
+import itertools
+import shutil
+import tempfile
+from pathlib import Path
+from types import TracebackType
+
+import psycopg
+
+from aidtrail import embedded
+
+
+class Server:
+    """One server; each test has a database of its own."""
+
+    def __enter__(self) -> "Server":
+        self._folder = Path(tempfile.mkdtemp(prefix="aidtrail-postgres-"))
+        self._context = embedded.postgres(self._folder)
+        self.url = self._context.__enter__()
+        self._numbers = itertools.count(1)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._context.__exit__(kind, error, trace)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def create_database(self) -> str:
+        """A new empty database; returns its connection string."""
+        name = f"test_{next(self._numbers)}"
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+        return self.url.replace("/aidtrail?", f"/{name}?")
+
+    def drop_database(self, url: str) -> None:
+        name = url.split("?")[0].rsplit("/", 1)[1]
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
