@@ -1,9 +1,9 @@
 """Real Kafka brokers for tests and benchmarks: plain JVM processes, each node broker and controller at once, up in about three seconds.
 
-    with Broker() as broker:            # one node
-        KafkaLog(broker.addresses)
-    with Broker(nodes=3) as cluster:    # replication 3, min.insync.replicas 2
-        cluster.kill(0)
+with Broker() as broker:            # one node
+    KafkaLog(broker.addresses)
+with Broker(nodes=3) as cluster:    # replication 3, min.insync.replicas 2
+    cluster.kill(0)
 """
 
 import base64

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 from typing import Any
 
 from kafka import ConsumerRebalanceListener, KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
@@ -266,7 +266,8 @@ class KafkaMembership:
     def __init__(self, connection: Mapping[str, Any], group: str, topic: str) -> None:
         self._topic = topic
         self._owned: frozenset[int] = frozenset()
-        self._commit: dict[int, int] = {}
+        self._lock = Lock()
+        self._to_commit: dict[int, int] = {}
         self._refusal: KafkaError | None = None
         self._asked = Event()
         self._closing = False
@@ -292,7 +293,8 @@ class KafkaMembership:
         return self._owned
 
     def commit(self, next_offsets: Mapping[int, int]) -> None:
-        self._commit = {**self._commit, **next_offsets}
+        with self._lock:
+            self._to_commit.update(next_offsets)
 
     def close(self) -> None:
         self._closing = True
@@ -316,7 +318,8 @@ class KafkaMembership:
             self._consumer.close(autocommit=False, timeout_ms=CLOSE_SECONDS * 1000)
 
     def _publish(self, commit: Callable[[dict[Any, Any]], object]) -> None:
-        offsets, self._commit = self._commit, {}
+        with self._lock:
+            offsets, self._to_commit = self._to_commit, {}
         if offsets:
             commit({TopicPartition(self._topic, number): OffsetAndMetadata(offset, "", -1) for number, offset in offsets.items()})
 
