@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from typing import IO, Any
 
 import pytest
 
-from aidtrail import codec
+from aidtrail import codec, contract
 from aidtrail.demo.story import DONATION, story
 from tests.test_fts import flow
 
@@ -371,13 +372,19 @@ def test_doctor_goes_on_to_the_next_check_and_fails(tmp_path: Path) -> None:
     assert verdicts["schemas"] == "ok"
 
 
-def test_a_broken_contract_is_exit_1(tmp_path: Path) -> None:
-    (tmp_path / "ids.json").write_text("[]")
+def test_a_broken_contract_is_exit_1_and_a_line_for_each_finding(tmp_path: Path) -> None:
+    folder = shutil.copytree(contract.FOLDER, tmp_path / "schemas")
+    (folder / "examples" / "ActorRetired.json").unlink()
 
-    done = run(tmp_path / "home", "schemas", "check", "--folder", str(tmp_path))
+    done = run(tmp_path / "home", "schemas", "check", "--folder", str(folder))
 
-    assert done.returncode == 1
-    assert "expected" in done.stdout + done.stderr
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "ActorRetired" in done.stdout
+    assert "expected" in done.stdout
+
+
+def test_a_folder_that_is_no_contract_is_wrong_usage(tmp_path: Path) -> None:
+    _one_line(run(tmp_path / "home", "schemas", "check", "--folder", str(tmp_path)), 2)
 
 
 def test_help_is_there_for_every_command(tmp_path: Path) -> None:

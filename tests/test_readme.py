@@ -71,7 +71,9 @@ def test_the_commands_of_use_it_run_as_they_stand(tmp_path: Path) -> None:
 def test_the_commands_of_on_kafka_run_as_they_stand(tmp_path: Path, kafka_broker: str, database_url: str) -> None:
     files = "\n".join(re.findall(r"^cat > .*?^END$", "\n".join(blocks("Use it")), re.DOTALL | re.MULTILINE))
     (block,) = blocks("On Kafka")
-    block = block.replace("kafka://localhost:9092", f"kafka://{kafka_broker}").replace("postgresql://aidtrail@localhost/aidtrail", database_url)
+    block = block.replace("kafka://localhost:9092", f"kafka://{kafka_broker}").replace(
+        "postgresql://aidtrail@localhost/aidtrail", database_url
+    )
     assert kafka_broker in block
     assert database_url in block
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from aidtrail import conformance, contract
+from aidtrail.errors import UsageError
 
 Folder = Annotated[Path, typer.Option("--folder", help="Another folder than the one of this release.", exists=True, file_okay=False)]
 
@@ -16,6 +17,9 @@ app = typer.Typer(help="The contract: Avro schemas, their ids and examples.", no
 @app.command("check")
 def check(folder: Folder = contract.FOLDER) -> None:
     """Check that schemas, ids, versions, examples and models say the same; exit 1 and a line for each finding if they do not."""
+    for name in ("events", "types", "published", "examples"):
+        if not (folder / name).is_dir():
+            raise UsageError(f"--folder {folder}: expected a folder with events, types, published and examples, found no {name}")
     findings = conformance.check(folder)
     for finding in findings:
         print(finding)

