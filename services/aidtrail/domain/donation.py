@@ -143,8 +143,8 @@ class Disbursement:
 
     @property
     def arrived(self) -> Decimal:
-        """What the receiver says he has, less what went back since."""
-        return ZERO if self.received is None else min(self.received, self.settled - self.returned)
+        """What the receiver says he has, less what went back since. Fees are gone, also when money comes back."""
+        return ZERO if self.received is None else max(ZERO, min(self.received, self.settled - self.returned - self.fees))
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,7 +84,7 @@ def _money(donation: Donation) -> list[str]:
     legs, broken = donation.pledge.legs, []
     taken: dict[tuple[str | None, str], Decimal] = {}
     taken_under: dict[tuple[str, str | None, str], Decimal] = {}
-    arrived: dict[tuple[str | None, str], Decimal] = {}
+    arrived: dict[tuple[str, str], Decimal] = {}
     for paid in donation.disbursements.values():
         if paid.state not in IN_FLIGHT and paid.state is not DisbursementState.SETTLED:
             continue
@@ -97,7 +97,8 @@ def _money(donation: Donation) -> list[str]:
         under = (paid.approval_id, purse, paid.currency)
         taken_under[under] = taken_under.get(under, ZERO) + flow
         if paid.received is not None:
-            XX min(paid.received, paid.settled - paid.returned)
+            onto = (paid.leg_id, paid.currency)
+            arrived[onto] = arrived.get(onto, ZERO) + max(ZERO, min(paid.received, paid.settled - paid.returned - paid.fees))
     for (approval_id, purse, currency), flow in taken_under.items():
         granted = donation.approvals[approval_id].granted.get(currency, ZERO)
         if flow > granted:

@@ -146,9 +146,10 @@ def axes(donation: Donation) -> Axes:
     return Axes(donation.pledge.state, _approval(donation), _disbursement(donation), _receipt(donation))
 
 
-def headline(donation: Donation) -> Headline:
-    """One word for a list: what somebody must act on first, else how far the money is, else how far the papers are."""
-    pledge, approval, disbursement, receipt = axes(donation)
+def headline(donation: Donation, known: Axes | None = None) -> Headline:
+    """One word for a list: what somebody must act on first, else how far the money is, else how far the papers are. Who has the axes
+    already passes them on: they are most of the work."""
+    pledge, approval, disbursement, receipt = known or axes(donation)
     if donation.closed_by is not None:
         return Headline.CLOSED
     if receipt is ReceiptAxis.DISPUTED:
@@ -264,6 +265,6 @@ def _receipt(donation: Donation) -> ReceiptAxis:
                     complete = False
     if not begun:
         return ReceiptAxis.NONE
-    if complete and all(row.held <= 0 for row in amounts(donation).values()):
+    if complete and not any(row.held for row in amounts(donation).values()):
         return ReceiptAxis.ACKNOWLEDGED
     return ReceiptAxis.PARTLY

@@ -289,9 +289,9 @@ def returns_are_within_the_settlement(case: Case[e.DisbursementReturned]) -> Fin
 def returned_money_was_not_passed_on(case: Case[e.DisbursementReturned]) -> Finding | None:
     """An intermediary gives back only what it has not passed on: that has to come back first."""
     paid = case.disbursement
-    after = max(paid.net - case.event.amount.amount, ZERO)
-    lost = paid.arrived - min(paid.arrived, after)
+    never_arrived = paid.net - paid.fees - paid.arrived
+    taken_from_receiver = min(case.event.amount.amount - never_arrived, paid.arrived)
     holding = held(case.donation, paid.leg_id, paid.currency)
-    if lost <= holding:
+    if taken_from_receiver <= holding:
         return None
-    return Finding(f"at most {format_money(paid.net - paid.arrived + holding, paid.currency)}", str(case.event.amount))
+    return Finding(f"at most {format_money(never_arrived + holding, paid.currency)}", str(case.event.amount))
