@@ -10,6 +10,8 @@ from aidtrail.config import Settings
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PROSE = re.sub(r"^```.*?^```", "", README, flags=re.DOTALL | re.MULTILINE)
+INLINE = re.findall(r"`([^`]+)`", PROSE)
 BIN = Path(sys.executable).parent
 
 
@@ -36,7 +38,7 @@ def test_every_setting_is_listed_as_it_is() -> None:
 def test_every_target_that_is_named_is_in_the_makefile() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
 
-    named = set(re.findall(r"\bmake ([a-z-]+)", "\n".join(re.findall(r"`([^`]+)`", README) + blocks("Try it") + blocks("Tests"))))
+    named = set(re.findall(r"\bmake ([a-z-]+)", "\n".join(INLINE + blocks("Try it") + blocks("Tests"))))
     assert named >= {"demo", "test", "test-long"}
     assert [target for target in sorted(named) if f"\n{target}:" not in makefile] == []
 
@@ -47,9 +49,7 @@ def test_every_file_that_is_linked_is_there() -> None:
 
 
 def test_every_command_that_is_named_exists() -> None:
-    commands = {
-        " ".join(words.split()) for words in re.findall(r"aidtrail ((?:[a-z-]+ ?){1,2})", " ".join(re.findall(r"`([^`]+)`", README)))
-    }
+    commands = {" ".join(words.split()) for words in re.findall(r"aidtrail ((?:[a-z-]+ ?){1,2})", " ".join(INLINE))}
 
     assert commands
     for command in commands:
