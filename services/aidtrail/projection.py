@@ -9,7 +9,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from aidtrail import codec, metrics
@@ -37,6 +37,8 @@ class Account:
     parked: bool = False
     announced_on: datetime | None = None
     changed_at: datetime | None = None
+    amounts: Mapping[str, status.AmountRow] = field(default_factory=dict)
+    """As they were last written."""
 
     def fold(self, event: Event, apply: Apply) -> None:
         assert event.meta.ledger is not None
@@ -228,7 +230,7 @@ def _add_status(batch: Batch, partition: int, account: Account) -> None:
             list(parties),
             list(pledge.legs),
             pledge.purpose,
-            status.headline(donation),
+            status.headline(donation, axes),
             axes.pledge,
             axes.approval,
             axes.disbursement,
@@ -238,8 +240,11 @@ def _add_status(batch: Batch, partition: int, account: Account) -> None:
             donation.next_deadline,
         )
     )
-    for currency, row in status.amounts(donation).items():
-        batch.rows["amounts"].append((donation.donation_id, currency, *row))
+    amounts = status.amounts(donation)
+    for currency, row in amounts.items():
+        if account.amounts.get(currency) != row:  # most events move no money
+            batch.rows["amounts"].append((donation.donation_id, currency, *row))
+    account.amounts = amounts
 
 
 def _entry_row(entry: Entry, outcome: str, void: str | None, digest: bytes) -> Row:

@@ -4,16 +4,25 @@ templates, so that making them costs little beside what is measured."""
 import random
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from importlib.resources import files
 from typing import NamedTuple
 
 from aidtrail import codec
 from aidtrail.chain import NO_HEAD, Head
-from aidtrail.domain.events import LedgerStamp
+from aidtrail.demo.story import DONATION, story
+from aidtrail.domain.events import LedgerStamp, RegistryEvent
 from aidtrail.domain.rules import RULES_VERSION
 from aidtrail.log import Draft, partition_of
-from tests.acts import full_life
 
-TEMPLATE = "BENCH-00000000"
+TEMPLATE = DONATION
+NAME = f"BENCH-{{:0{len(DONATION) - 6}d}}"
+NOW = datetime(2026, 11, 1, tzinfo=UTC)
+
+
+def registry_events() -> list[RegistryEvent]:
+    """The parties, actors and mechanism that the lives need."""
+    lines = (files("aidtrail.demo") / "registry.ndjson").read_text(encoding="utf-8").splitlines()
+    return [event for line in lines if isinstance(event := codec.from_json(line), RegistryEvent)]
 
 
 class Step(NamedTuple):
@@ -26,7 +35,10 @@ class Step(NamedTuple):
 
 def steps() -> list[Step]:
     found = []
-    for event in full_life(TEMPLATE):
+    for number, step in enumerate(story(datetime.now(UTC)), start=1):
+        if step.refused_by is not None:
+            continue
+        event = step.event(number, NOW)
         value = codec.encode(event)
         found.append(Step(value, str(event.meta.event_id).encode(), codec.read(value)[1]))
     return found
@@ -63,7 +75,7 @@ def _lives(
     where: dict[int, tuple[bytes, int]] = {}
     for count, (number, place) in enumerate(order(donations, len(life), active, seed)):
         if place == 0:
-            key = f"BENCH-{first + number:08d}".encode()
+            key = NAME.format(first + number).encode()
             where[number] = (key, partition_of(key, partitions))
         key, partition = where[number]
         step = life[place]

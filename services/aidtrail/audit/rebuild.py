@@ -15,6 +15,7 @@ from aidtrail.domain.donation import apply
 from aidtrail.errors import UnavailableError, UsageError
 from aidtrail.log import Log
 from aidtrail.projection import Apply, Projection
+from aidtrail.service import young_garbage_only
 from aidtrail.topics import Topics
 from aidtrail.views import schema
 from aidtrail.views.writer import KEYS, Writer
@@ -75,7 +76,7 @@ def rebuild(
         try:
             positions = {partition: projection.claim(partition) for partition in range(partitions)}
 
-            def advance(cut: Cut) -> None:
+            def advance(cut: Cut, collect: Callable[[], None] = lambda: None) -> None:
                 total = sum(cut.values())
                 while behind := {partition: end for partition, end in cut.items() if positions[partition] < end}:
                     reader.assign({partition: positions[partition] for partition in behind})
@@ -88,10 +89,12 @@ def rebuild(
                         if within:
                             projection.project(within)
                             positions.update({partition: projection.next_offset(partition) for partition in within})
+                            collect()
                             progress(min(sum(positions.values()), total), total)
 
-            while _entries_between(positions, _positions(control, live)) > NEAR:
-                advance(_positions(control, live))
+            with young_garbage_only() as collect:
+                while _entries_between(positions, _positions(control, live)) > NEAR:
+                    advance(_positions(control, live), collect)
             with psycopg.connect(conninfo) as snapshot:
                 with _held(control, live) as cut:
                     advance(cut)

@@ -113,8 +113,8 @@ class Writer:
     def load(self, donation_ids: Sequence[str]) -> dict[str, Stored]:
         """What the build holds of these donations; those that it does not know are absent."""
         found: dict[str, Stored] = {}
-        with self.transaction():
-            rows = self._connection.execute(
+        with _outages():
+            rows = self._loading.execute(
                 "SELECT donation_id, \"offset\", version, sha256, value FROM entries WHERE donation_id = ANY(%s) AND outcome = 'admitted'"
                 ' ORDER BY donation_id, partition, "offset"',
                 (donation_ids,),
