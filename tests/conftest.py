@@ -1,25 +1,35 @@
 """Real brokers and databases for the tests, started once a run."""
 
+import itertools
 import os
 from collections.abc import Iterator
 
 import pytest
 
+from aidtrail.log import Log
+from aidtrail.log.kafka import KafkaLog
+from aidtrail.log.memory import MemoryLog
+from aidtrail.log.postgres import PostgresLog
 from tests.brokers import Broker, missing_programs
 from tests.databases import Server
 
 
 @pytest.fixture(scope="session")
 def broker() -> Iterator[Broker]:
-    """A Kafka broker that no test kills. Without Java or Maven: a shown skip, in CI a failure."""
+    """A Kafka broker that no test kills."""
+    require_kafka()
+    with Broker() as running:
+        yield running
+
+
+def require_kafka() -> None:
+    """Without Java or Maven: a shown skip, in CI a failure."""
     missing = missing_programs()
     if missing:
         message = f"Kafka tests need {' and '.join(missing)} on the PATH"
         if os.environ.get("CI"):
             pytest.fail(message)
         pytest.skip(message)
-    with Broker() as running:
-        yield running
 
 
 @pytest.fixture(scope="session")
@@ -40,3 +50,26 @@ def database_url(postgres_server: Server) -> Iterator[str]:
     url = postgres_server.create_database()
     yield url
     postgres_server.drop_database(url)
+
+
+@pytest.fixture(params=["memory", "postgres", "kafka"])
+def log(request: pytest.FixtureRequest) -> Iterator[Log]:
+    """An open log of each kind in turn."""
+    opened: Log
+    if request.param == "memory":
+        opened = MemoryLog()
+    elif request.param == "postgres":
+        opened = PostgresLog(request.getfixturevalue("database_url"))
+    else:
+        opened = KafkaLog([request.getfixturevalue("kafka_broker")])
+    yield opened
+    opened.close()
+
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def topic() -> str:
+    """A name that no other test of this run uses; a topic of it is the test's to create."""
+    return f"topic-{next(_numbers)}"

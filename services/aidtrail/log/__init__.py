@@ -20,6 +20,7 @@ class Record(Protocol):
     @property
     def timestamp(self) -> int:
         """Append time by the log's own clock, milliseconds since 1970 UTC. May step back between records (a leader change)."""
+
     @property
     def key(self) -> bytes | None: ...
     @property
@@ -78,7 +79,7 @@ class Membership(Protocol):
 
     def owned(self) -> frozenset[int]:
         """The partitions owned now. Call it in every turn of the service's loop: it also keeps the membership alive. During an outage
-        it answers what was last known."""
+        it answers what was last known, or nothing where an outage ends the membership (postgres)."""
 
     def commit(self, next_offsets: Mapping[int, int]) -> None:
         """Publish progress for lag tools. Best effort: never raises, and nothing may rest on it."""

@@ -163,7 +163,7 @@ class KafkaLog:
 
     @contextmanager
     def _reaching(self) -> Iterator[None]:
-        """kafka-python's errors as ours. It answers a wrong password and an unknown host with the same time-out: the cause is in its log."""
+        """kafka-python's errors as ours. To a wrong password and an unknown host it answers with a mere time-out: the cause is in its log."""
         logged = _once.warnings
         try:
             yield

@@ -5,7 +5,6 @@ sees a later one before an earlier one. Members of a group divide partitions by 
 """
 
 import logging
-import select
 import time
 import zlib
 from collections import Counter
@@ -27,6 +26,8 @@ OWNED_SECONDS = 0.5
 """How often a member looks for partitions to take or to give up."""
 
 Connection = psycopg.Connection[tuple[Any, ...]]
+
+_ALONE = "SELECT pg_advisory_xact_lock(hashtext('aidtrail.log'))"
 
 _TABLES = """
 CREATE SCHEMA IF NOT EXISTS log;
@@ -72,12 +73,12 @@ class PostgresLog:
         self._conninfo = conninfo
         self._connection = _connect(conninfo)
         with _outages(), self._connection.transaction():
-            self._connection.execute("SELECT pg_advisory_xact_lock(hashtext('aidtrail.log'))")
+            self._connection.execute(_ALONE)  # CREATE IF NOT EXISTS fails when two do it at once
             self._connection.execute(_TABLES)
 
     def create_topic(self, topic: str, partitions: int) -> bool:
-        with _outages(), self._connection.transaction():
-            self._connection.execute("SELECT pg_advisory_xact_lock(hashtext('aidtrail.log'))")
+        with _outages(), self._connected().transaction():
+            self._connection.execute(_ALONE)
             found = self._count(topic)
             if found == 0:
                 query = "INSERT INTO log.partitions (topic, partition) SELECT %s, generate_series(0, %s)"
@@ -98,18 +99,17 @@ class PostgresLog:
         return found
 
     def end_offsets(self, topic: str) -> dict[int, int]:
+        query = "SELECT partition, next_offset FROM log.partitions WHERE topic = %s ORDER BY partition"
         with _outages():
-            found = dict(
-                self._connection.execute("SELECT partition, next_offset FROM log.partitions WHERE topic = %s", (topic,)).fetchall()
-            )
+            found = self._connected().execute(query, (topic,)).fetchall()
         if not found:
             raise UnavailableError(_no_topic(topic))
-        return found
+        return dict(found)
 
     def committed(self, group: str, topic: str) -> dict[int, int]:
         query = 'SELECT partition, next_offset FROM log.committed WHERE "group" = %s AND topic = %s'
         with _outages():
-            return dict(self._connection.execute(query, (group, topic)).fetchall())
+            return dict(self._connected().execute(query, (group, topic)).fetchall())
 
     def appender(self) -> "PostgresAppender":
         return PostgresAppender(self._conninfo)
@@ -125,10 +125,14 @@ class PostgresLog:
         self._connection.close()
 
     def _count(self, topic: str) -> int:
+        row = self._connected().execute("SELECT count(*) FROM log.partitions WHERE topic = %s", (topic,)).fetchone()
+        return 0 if row is None else int(row[0])
+
+    def _connected(self) -> Connection:
+        """The connection, or another one when it was lost."""
         if self._connection.closed:
             self._connection = _connect(self._conninfo)
-        row = self._connection.execute("SELECT count(*) FROM log.partitions WHERE topic = %s", (topic,)).fetchone()
-        return 0 if row is None else int(row[0])
+        return self._connection
 
 
 class PostgresAppender:
@@ -148,7 +152,7 @@ class PostgresAppender:
             with self._connection.transaction():
                 appended = self._append(drafts)
         except psycopg.Error as error:
-            raise AppendUnknownError(f"{len(drafts)} records were not acknowledged: {' '.join(str(error).split())}") from None
+            raise AppendUnknownError(f"{len(drafts)} records were not acknowledged: {_line(error)}") from error
         self._usable = True
         return appended
 
@@ -157,7 +161,8 @@ class PostgresAppender:
         self._connection.close()
 
     def _append(self, drafts: Sequence[Draft]) -> list[Appended]:
-        next_offsets, timestamps = {}, {}
+        next_offsets: dict[tuple[str, int], int] = {}
+        timestamps: dict[tuple[str, int], int] = {}
         counts = Counter((draft.topic, draft.partition) for draft in drafts)
         for place in sorted(counts):  # in one order everywhere, so that appenders wait for one another and never in a ring
             row = self._connection.execute(
@@ -200,6 +205,7 @@ class PostgresReader:
 
     def poll(self, max_records: int, timeout_seconds: float) -> dict[int, list[Record]]:
         deadline = time.monotonic() + timeout_seconds
+        self._wait(0)  # forget what was notified while records were read: what it tells of is read now
         while True:
             try:
                 if self._connection is None:
@@ -209,6 +215,8 @@ class PostgresReader:
                 logger.debug("%s cannot be read: %s", self._topic, error)
                 self._drop()
                 batches = {}
+            except psycopg.Error as error:  # no rights, no such table: waiting does not help
+                raise UnavailableError(f"{self._topic} cannot be read: {_line(error)}") from None
             left = deadline - time.monotonic()
             if batches or left <= 0:
                 return batches
@@ -239,13 +247,12 @@ class PostgresReader:
         return batches
 
     def _wait(self, seconds: float) -> None:
-        """Until a notification comes, or this long. What was notified meanwhile has come already: then not at all."""
+        """Until a notification comes, or this long; not at all when one came since the last read."""
         if self._connection is None:
             time.sleep(seconds)
             return
         with suppress(psycopg.OperationalError, psycopg.InterfaceError):
-            select.select([self._connection], [], [], seconds)
-            for _ in self._connection.notifies(timeout=0):
+            for _ in self._connection.notifies(timeout=seconds, stop_after=1):
                 pass
 
     def _connect(self) -> None:
@@ -341,16 +348,19 @@ def _connect(conninfo: str) -> Connection:
     try:
         return psycopg.connect(conninfo, autocommit=True, connect_timeout=10, application_name="aidtrail")
     except psycopg.OperationalError as error:
-        reason = " ".join(str(error).split())
-        raise UnavailableError(f"PostgreSQL cannot be reached: {reason}. Check AIDTRAIL_LOG, and that the server is up.") from None
+        raise UnavailableError(f"PostgreSQL cannot be reached: {_line(error)}. Check AIDTRAIL_LOG, and that the server is up.") from None
 
 
 @contextmanager
 def _outages() -> Iterator[None]:
     try:
         yield
-    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-        raise UnavailableError(f"PostgreSQL went away: {' '.join(str(error).split())}") from None
+    except psycopg.Error as error:
+        raise UnavailableError(f"PostgreSQL cannot be reached or refuses: {_line(error)}. Check AIDTRAIL_LOG, and the rights.") from error
+
+
+def _line(error: psycopg.Error) -> str:
+    return " ".join(str(error).split())
 
 
 def _number(name: str) -> int:
