@@ -111,12 +111,12 @@ class Running:
         self._threads: list[Thread] = []
 
     def start(self, ready: Callable[[], None] = lambda: None) -> None:
-        """Start all; `ready` is called once each has had its first turn."""
-        waiting = {running.name for running in self._services}
+        """Start all; `ready` is called once ledger and projector have had their first turn. The timekeeper's ends with its wait."""
+        waiting = {running.name for running in self._services} - {"timekeeper"}
 
         def one_is_ready(name: str) -> None:
             waiting.discard(name)
-            if not waiting:
+            if not waiting and name != "timekeeper":
                 ready()
 
         for running in self._services:
