@@ -1,5 +1,5 @@
-"""The baseline: the least that anybody would write. Reads `recorded` with kafka-python, decodes with fastavro, keeps the newest status of each
-donation, writes it by binary COPY and one upsert a batch. No history, no chain, no fences, no rules, no strict decoding."""
+"""The baseline: the least that anybody would write. Reads `recorded` with kafka-python, decodes with fastavro, keeps the newest status of
+each donation, writes it by binary COPY and one upsert a batch. No history, no chain, no fences, no rules, no strict decoding."""
 
 import io
 from typing import Any
@@ -19,7 +19,8 @@ def project(bootstrap: str, topic: str, conninfo: str, partitions: list[int], to
     )
     consumer.assign([TopicPartition(topic, partition) for partition in partitions])
     with psycopg.connect(conninfo) as connection:
-        connection.execute("CREATE TEMPORARY TABLE new_status (donation_id text, version bigint, event text, at timestamptz) ON COMMIT DELETE ROWS")
+        columns = "donation_id text, version bigint, event text, at timestamptz"
+        connection.execute(f"CREATE TEMPORARY TABLE new_status ({columns}) ON COMMIT DELETE ROWS")
         read = 0
         while read < total:
             newest: dict[str, tuple[Any, ...]] = {}

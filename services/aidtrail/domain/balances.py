@@ -6,7 +6,7 @@ on it. It is named by the `parent_leg_id` of its legs, None for the roots. *Cons
 
 from decimal import Decimal
 
-from aidtrail.domain.donation import IN_FLIGHT, LIVE, ApprovalState, Disbursement, Donation
+from aidtrail.domain.donation import LIVE, ApprovalState, Disbursement, Donation
 from aidtrail.domain.money import ZERO
 
 
@@ -76,8 +76,3 @@ def acknowledged(donation: Donation) -> dict[str, Decimal]:
         if paid.acknowledged:
             sums[paid.currency] = sums.get(paid.currency, ZERO) + paid.acknowledged
     return sums
-
-
-def anything_in_flight(donation: Donation) -> bool:
-    """Whether a payment, on any leg, waits for its release or for the bank."""
-    return any(paid.state in IN_FLIGHT for paid in donation.disbursements.values())

@@ -50,9 +50,10 @@ class DisbursementState(StrEnum):
     REJECTED = "rejected"
 
 
-ENDED = frozenset({PledgeState.WITHDRAWN, PledgeState.EXPIRED})
-LIVE = frozenset({ApprovalState.PENDING, ApprovalState.GRANTED})
-IN_FLIGHT = frozenset({DisbursementState.INSTRUCTED, DisbursementState.RELEASED})
+# Tuples: a member of an enum is found in one by identity, in a set by a hash that is computed in Python.
+ENDED = (PledgeState.WITHDRAWN, PledgeState.EXPIRED)
+LIVE = (ApprovalState.PENDING, ApprovalState.GRANTED)
+IN_FLIGHT = (DisbursementState.INSTRUCTED, DisbursementState.RELEASED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,11 +344,11 @@ def _pledge_ended(donation: Donation, event: e.PledgeWithdrawn | e.PledgeExpired
         donation,
         version=donation.version + 1,
         pledge=replace(donation.pledge, state=state),
-        approvals=_superseded(donation.approvals, frozenset({ApprovalState.PENDING})),
+        approvals=_superseded(donation.approvals, (ApprovalState.PENDING,)),
     )
 
 
-def _superseded(approvals: Mapping[str, Approval], states: frozenset[ApprovalState]) -> Mapping[str, Approval]:
+def _superseded(approvals: Mapping[str, Approval], states: tuple[ApprovalState, ...]) -> Mapping[str, Approval]:
     return {
         approval_id: replace(approval, state=ApprovalState.SUPERSEDED) if approval.state in states else approval
         for approval_id, approval in approvals.items()

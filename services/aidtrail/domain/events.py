@@ -4,10 +4,11 @@ Types say what any event of the kind must look like and may only ever be loosene
 Whether an event is admitted is for the rules (`domain.rules`).
 """
 
+import re
 import unicodedata
-from datetime import date
+from datetime import UTC, date, datetime
 from enum import StrEnum
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 from uuid import UUID
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
@@ -24,7 +25,33 @@ def _plain(text: str) -> str:
 
 
 def _from_hex(value: object) -> object:
-    return bytes.fromhex(value) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    if not _HEX.fullmatch(value):
+        raise ValueError("64 hexadecimal digits")
+    return bytes.fromhex(value)
+
+
+def _rfc3339(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        if _TIME.fullmatch(value):
+            return datetime.fromisoformat(value)
+    except ValueError:
+        pass  # the 30th of February
+    raise ValueError("a time as in 2026-11-24T09:30:00Z: with a zone, and at most six digits after the second")
+
+
+def _in_utc(value: datetime) -> datetime:
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("a time between the years 1 and 9999, in UTC") from None
+
+
+_HEX = re.compile(r"[0-9a-fA-F]{64}", re.ASCII)
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)", re.ASCII)
 
 
 DONATION_ID = r"^[A-Z0-9][A-Z0-9-]{2,63}$"
@@ -40,6 +67,8 @@ Sha256 = Annotated[
 ]
 """32 bytes; hexadecimal in JSON, as every hash tool prints it."""
 Moneys = tuple[Money, ...]
+Time = Annotated[AwareDatetime, BeforeValidator(_rfc3339), AfterValidator(_in_utc)]
+"""A moment in UTC, to the microsecond; in JSON as RFC 3339 has it."""
 
 
 class Frozen(BaseModel):
@@ -98,7 +127,7 @@ class LedgerStamp(Frozen):
 
     version: int
     submitted_offset: int
-    recorded_at: AwareDatetime
+    recorded_at: Time
     previous_sha256: Sha256
     registry_offset: int
     rules: int
@@ -107,7 +136,7 @@ class LedgerStamp(Frozen):
 class Meta(Frozen):
     event_id: UUID
     donation_id: DonationId
-    occurred_on: AwareDatetime
+    occurred_on: Time
     actor: Actor
     source: Source
     causation_id: UUID | None = None
@@ -136,7 +165,7 @@ class Event(Frozen):
     type: ClassVar[str]
     meta: Meta
 
-    def __init_subclass__(cls, **kwargs: object) -> None:
+    def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.type = cls.__name__
 
@@ -157,7 +186,7 @@ class PledgeAnnounced(Event):
     earmark: Annotated[int, Field(ge=1, le=4)] | None = None
     amounts: Moneys
     equivalents: Moneys = ()
-    valid_until: AwareDatetime | None = None
+    valid_until: Time | None = None
     need_id: Id | None = None
 
 
@@ -173,7 +202,7 @@ class PledgeAmended(Event):
     purpose: Text | None = None
     earmark: Annotated[int, Field(ge=1, le=4)] | None = None
     amounts: Moneys
-    valid_until: AwareDatetime | None = None
+    valid_until: Time | None = None
     need_id: Id | None = None
     reason: Text
 
@@ -216,7 +245,7 @@ class ApprovalDecided(Event):
     decision: Decision
     amounts: Moneys = ()
     conditions: tuple[Condition, ...] = ()
-    valid_until: AwareDatetime | None = None
+    valid_until: Time | None = None
     reason: Text | None = None
 
 
@@ -356,9 +385,9 @@ class RegistryEvent(Frozen):
 
     type: ClassVar[str]
     event_id: UUID
-    occurred_on: AwareDatetime
+    occurred_on: Time
 
-    def __init_subclass__(cls, **kwargs: object) -> None:
+    def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.type = cls.__name__
 

@@ -103,8 +103,8 @@ def go_live(connection: Connection, build: str) -> None:
         for table in TABLES:
             # Dropped first: a view cannot be replaced by one with other columns. Readers wait for the commit and never see it missing.
             connection.execute(sql.SQL("DROP VIEW IF EXISTS {}").format(sql.Identifier("live", table)))
-            names = (sql.Identifier("live", table), sql.Identifier(build, table))
-            connection.execute(sql.SQL("CREATE VIEW {} AS SELECT * FROM {}").format(*names))
+            view, source = sql.Identifier("live", table), sql.Identifier(build, table)
+            connection.execute(sql.SQL("CREATE VIEW {} AS SELECT * FROM {}").format(view, source))
 
 
 def drop_build(connection: Connection, build: str) -> None:

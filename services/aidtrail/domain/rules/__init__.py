@@ -188,7 +188,6 @@ RULES: dict[type[e.Event], tuple[Rule, ...]] = {
         *_BY_ROLE,
         d.disbursement_is_known,
         d.bank_or_receiver_returns,
-        d.disbursement_is_settled,
         *_AMOUNT,
         d.currency_is_the_payments,
         d.returns_are_within_the_settlement,

@@ -237,11 +237,6 @@ def disbursement_is_under_way(case: Case[e.DisbursementRejected]) -> Finding | N
     return _in_state(case, DisbursementState.INSTRUCTED, DisbursementState.RELEASED)
 
 
-def disbursement_is_settled(case: Case[OfDisbursement]) -> Finding | None:
-    """Money is received, returned or disputed after the bank settled it."""
-    return _in_state(case, DisbursementState.SETTLED)
-
-
 def _in_state(case: Case[OfDisbursement], *states: DisbursementState) -> Finding | None:
     if case.disbursement.state in states:
         return None
