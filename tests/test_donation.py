@@ -249,6 +249,15 @@ def test_an_observed_route_may_have_gaps_and_amounts_of_nothing() -> None:
     assert amounts(donation) == {"KWD": AmountRow()}
 
 
+def test_a_report_may_take_a_leg_off_the_route_that_money_was_reported_on() -> None:
+    a, life = Acts(), Life()
+    direct = e.Leg(leg_id="DIRECT", from_party="KRCS", to_party="KBH")
+    donation = life.tell([a.observed(), a.reported("P1", "400"), a.amended(by="fts-import", route=(direct,), amounts=(money("300"),))])
+
+    assert stage(donation) == ("paid", "announced", "not_recorded", "full", "none")
+    assert row(life.tell(a.returned("P1", "100", by="fts-import"))) == {"pledged": 300, "settled": 400, "returned": 100}
+
+
 def test_currencies_are_never_added() -> None:
     a, life = Acts(), Life()
     two = (money("1000"), money("500", "USD"))
