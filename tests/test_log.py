@@ -75,7 +75,7 @@ def test_a_created_topic_is_as_required(log: Log, topic: str) -> None:
 def test_a_missing_topic_is_named_with_what_to_do(log: Log) -> None:
     assert len(log.check_topic("missing")) == 1
     for ask in (log.partitions, log.end_offsets, log.reader):
-        with pytest.raises(UnavailableError, match="missing: .*run 'aidtrail topics create'"):
+        with pytest.raises(UnavailableError, match=r"missing: .*run 'aidtrail topics create'"):
             ask("missing")
     with pytest.raises(UnavailableError, match="aidtrail topics create"):
         log.join("group", "missing")

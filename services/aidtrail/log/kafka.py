@@ -12,7 +12,7 @@ from typing import Any
 from kafka import ConsumerRebalanceListener, KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource, OffsetSpec
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
-from kafka.errors import CoordinatorNotAvailableError, KafkaError, TopicAlreadyExistsError, for_code
+from kafka.errors import CoordinatorNotAvailableError, KafkaError, TopicAlreadyExistsError, UnknownTopicOrPartitionError, for_code
 from kafka.record.util import crc32c_c
 from kafka.structs import OffsetAndMetadata
 
@@ -22,6 +22,7 @@ from aidtrail.log import Appended, Draft, Record
 OPEN_SECONDS = 8
 REQUEST_SECONDS = 10
 COORDINATOR_SECONDS = 5.0
+METADATA_SECONDS = 2.0
 MEMBERSHIP_POLL_MS = 100
 STALL_SECONDS = 60
 CLOSE_SECONDS = 2
@@ -87,7 +88,7 @@ class KafkaLog:
 
     def check_topic(self, topic: str) -> list[str]:
         with self._reaching():
-            described = self._admin.describe_topics([topic])[0]
+            described = self._described(topic)
             if described["error_code"]:
                 return [_no_topic(topic, described["error_code"])]
             replication, in_sync = self._replication()
@@ -151,10 +152,20 @@ class KafkaLog:
 
     def _describe(self, topic: str) -> dict[str, Any]:
         with self._reaching():
-            described: dict[str, Any] = self._admin.describe_topics([topic])[0]
+            described = self._described(topic)
         if described["error_code"]:
             raise UnavailableError(_no_topic(topic, described["error_code"]))
         return described
+
+    def _described(self, topic: str) -> dict[str, Any]:
+        """What a broker says of the topic. Brokers learn of a new topic one after another, and any of them may be the one that is asked."""
+        deadline = time.monotonic() + METADATA_SECONDS
+        while True:
+            described: dict[str, Any] = self._admin.describe_topics([topic])[0]
+            missing = for_code(described["error_code"]) is UnknownTopicOrPartitionError
+            if not missing or time.monotonic() > deadline or len(self._admin.describe_cluster()["brokers"]) == 1:
+                return described
+            time.sleep(0.1)
 
     def _replication(self) -> tuple[int, int]:
         """Replicas and in-sync replicas that a topic must have: 3 and 2, or one of each on a cluster that is too small for them."""
@@ -163,13 +174,12 @@ class KafkaLog:
 
     @contextmanager
     def _reaching(self) -> Iterator[None]:
-        """kafka-python's errors as ours. To a wrong password and an unknown host it answers with a mere time-out: the cause is in its log."""
-        logged = _once.warnings
+        """kafka-python's errors as ours. A wrong password and an unknown host are a mere time-out to it: the cause is in its log alone."""
+        _once.cause = ""
         try:
             yield
         except (KafkaError, OSError, ValueError) as error:
-            cause = _once.latest if _once.warnings > logged else str(error) or type(error).__name__
-            line = " ".join(cause.split())[:300]
+            line = " ".join((_once.cause or str(error) or type(error).__name__).split())[:300]
             raise UnavailableError(
                 f"Kafka at {self._where} cannot be reached or refuses: {line}. Check AIDTRAIL_LOG, the credentials, and that it is up."
             ) from error
@@ -229,8 +239,6 @@ class KafkaReader:
             auto_offset_reset="none",  # an offset that is gone is an error, not a reason to read something else
             check_crcs=True,
             request_timeout_ms=REQUEST_SECONDS * 1000,
-            fetch_max_wait_ms=500,
-            max_partition_fetch_bytes=4 * 1024 * 1024,  # a rebuild reads few partitions: fewer, larger answers
             metrics_enabled=False,
         )
 
@@ -338,18 +346,20 @@ class _Pause(ConsumerRebalanceListener):  # type: ignore[misc] # kafka-python is
 
 
 def _no_topic(topic: str, error_code: int) -> str:
-    if for_code(error_code).__name__ == "UnknownTopicOrPartitionError":
+    if for_code(error_code) is UnknownTopicOrPartitionError:
         return f"{topic}: there is no such topic, or this principal may not see it; run 'aidtrail topics create'"
     return f"{topic}: {for_code(error_code).__name__}"
 
 
 class _Once(logging.Filter):
-    """Lets a message of one wording through once in `seconds`: kafka-python repeats some ten times a second during an outage."""
+    """Lets a message of one wording through once in `seconds`: kafka-python repeats some ten times a second during an outage.
+
+    `cause` is why a broker could last not be connected to; nothing else tells.
+    """
 
     def __init__(self, seconds: float) -> None:
         super().__init__()
-        self.latest = ""
-        self.warnings = 0
+        self.cause = ""
         self._seconds = seconds
         self._let_through: dict[str, float] = {}
 
@@ -357,8 +367,8 @@ class _Once(logging.Filter):
         if record.levelno < logging.WARNING:
             return True
         message = record.getMessage()
-        self.latest = message
-        self.warnings += 1
+        if why := re.match(r"Bootstrap (?:connection|attempt) to \S+ failed: (.*) \(backoff", message):
+            self.cause = why[1]
         wording = record.name + re.sub(r"[\d.]+", "#", message)  # the same but for a port, a time or a count
         now = time.monotonic()
         if now - self._let_through.get(wording, -self._seconds) < self._seconds:

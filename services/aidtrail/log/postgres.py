@@ -1,7 +1,7 @@
 """The log in PostgreSQL: the embedded default, and enough for a society that runs no Kafka. One table, offsets without gaps.
 
-An append locks the rows of its partitions until it commits, so that records become visible in the order of their offsets, and a reader never
-sees a later one before an earlier one. Members of a group divide partitions by advisory locks, which a dead process loses by itself.
+An append locks the rows of its partitions until it commits, so that records become visible in the order of their offsets, and a reader
+never sees a later one before an earlier one. Members of a group divide partitions by advisory locks, which a dead process loses by itself.
 """
 
 import logging
