@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from aidtrail.domain.donation import ENDED, ApprovalState, ConditionState, Disbu
 from aidtrail.domain.invariants import invariants
 from aidtrail.domain.money import ZERO, Money
 from aidtrail.domain.rules import RULES, check
+from aidtrail.domain.rules.common import ROLES
 from aidtrail.domain.status import amounts, axes, headline
 from tests.acts import ACTORS, ROUTE, Acts, money, registry
 
@@ -40,6 +42,7 @@ OFFICERS = {"KRCS": ("krcs-officer", "krcs-officer-2", "krcs-officer-3"), "CRC":
 OFFICERS["KBH"] = ("kbh-officer", "kbh-officer-2")
 APPROVERS = ("mef-approver", "mef-approver-2", "mef-approver-3")
 
+ONE = Decimal(1)
 REFUSAL: dict[str, Any] = {
     "refused_event_id": None,
     "refused_event_type": None,
@@ -91,7 +94,7 @@ def often(weight: int, when: Callable[[Any], Any] = lambda life: True) -> Callab
 
 
 class Lives(RuleBasedStateMachine):
-    """One donation. Each step makes an event that fits the state, or, one time in five, one that is off by something."""
+    """One donation. Each step makes an event that fits the state, or, one time in eight, one that is off by something."""
 
     donation: Donation
 
@@ -130,16 +133,17 @@ class Lives(RuleBasedStateMachine):
         self.donation = after
 
     def act(self, whim: Whim, kind: type[e.Event], people: tuple[str, ...], /, **fields: Any) -> None:
-        """One of these people submits it: or, one time in five, somebody else does, or in another role, or says something else."""
+        """One of these people submits it: or, one time in eight, somebody else does, or in another role, or says something else."""
         by = whim.one_of(people)
         role = _role(kind, by)
-        match whim.below(20):
+        match whim.below(32):
             case 0:
                 by = whim.one_of(PEOPLE)
             case 1:
                 role = whim.one_of(("officer", "approver", "auditor", "bank", "ledger"))
             case 2:
-                fields = {name: _off(whim, value) for name, value in fields.items()}
+                name = whim.one_of(sorted(fields) or ["nothing"])
+                fields |= {name: _off(whim, fields[name])} if fields else {}
             case 3:
                 self.acts.now += timedelta(days=whim.below(60))
         self.submit(self.acts.event(kind, by, role=role, **fields), self.donation)
@@ -161,7 +165,7 @@ class Lives(RuleBasedStateMachine):
         self.submit(self.acts.announced(amounts=pledged, route=whim.one_of(ROUTES), valid_until=until), None)
 
     @often(1)
-    def announce_again_or_forge(self, whim: Whim) -> None:
+    def confirm_again_or_forge(self, whim: Whim) -> None:
         if whim.below(2):
             self.act(whim, e.PledgeConfirmed, OFFICERS["KRCS"], agreement_reference="MoU 2026/8")
         else:
@@ -174,8 +178,7 @@ class Lives(RuleBasedStateMachine):
     @often(1, when=lambda life: life.in_force())
     def amend(self, whim: Whim) -> None:
         pledge = self.donation.pledge
-        change = whim.below(4)
-        factor = (1, 2, 1, 1)[change]
+        change = whim.below(5)
         self.act(
             whim,
             e.PledgeAmended,
@@ -184,7 +187,7 @@ class Lives(RuleBasedStateMachine):
             route=whim.one_of(ROUTES) if change == 2 else self.donation.route,
             purpose="12220" if change == 3 else pledge.purpose,
             earmark=pledge.earmark,
-            amounts=tuple(Money(amount=min(amount * factor, money("20000").amount), currency=c) for c, amount in pledge.amounts.items()),
+            amounts=tuple(Money(amount=_scaled(amount, change), currency=c) for c, amount in pledge.amounts.items()),
             valid_until=self.acts.now + timedelta(days=150) if change == 0 else pledge.valid_until,
             reason="as agreed",
         )
@@ -274,14 +277,41 @@ class Lives(RuleBasedStateMachine):
         elif whim.below(10) == 0:
             self.act(whim, e.ApprovalRevoked, approvers, approval_id=approval.approval_id, reason="the budget was cut")
 
+    @often(2, when=lambda life: life.donation.approvals)
+    def speak_of_an_approval_out_of_turn(self, whim: Whim) -> None:
+        """Again, too early or too late: by the people who may, about any approval."""
+        approval = self.donation.approvals[whim.one_of(sorted(self.donation.approvals))]
+        about: dict[str, Any] = {"approval_id": approval.approval_id}
+        condition = {"condition_id": whim.one_of([*approval.conditions, "C9"])}
+        given = {
+            "amounts": tuple(Money(amount=amount, currency=c) for c, amount in approval.requested.items()),
+            "valid_until": self.acts.now + timedelta(days=30),
+        }
+        approvers = ("krcs-approver",) if approval.mechanism_id == "KRCS-BOARD" else APPROVERS
+        match whim.below(7):
+            case 0:
+                self.act(whim, e.ApprovalDecided, approvers, **about, decision=e.Decision.APPROVE, **given)
+            case 1:
+                self.act(whim, e.ApprovalDecided, approvers, **about, decision=e.Decision.REJECT, reason="too late")
+            case 2:
+                self.act(whim, e.ApprovalRevoked, approvers, **about, reason="the budget was cut")
+            case 3:
+                self.act(whim, e.ApprovalExpired, ("timekeeper",), **about)
+            case 4:
+                self.act(whim, e.ConditionMet, approvers, **about, **condition)
+            case 5:
+                self.act(whim, e.ConditionBreached, approvers, **about, **condition)
+            case 6:
+                self.act(whim, e.ApprovalAnswered, OFFICERS.get(approval.requested_for, ("crc-officer",)), **about, text_reference="late")
+
     # --- disbursement ---------------------------------------------------------------------------------------------------------------
 
     def payments(self, *states: DisbursementState) -> list[str]:
         return [paid.disbursement_id for paid in self.donation.disbursements.values() if paid.state in states]
 
     def people(self, disbursement_id: str, office: str) -> tuple[str, ...]:
-        leg = self.donation.pledge.legs.get(self.donation.disbursements[disbursement_id].leg_id, ROUTE[0])
-        return (f"{leg.from_party.lower()}-{office}",)
+        leg = self.donation.disbursements[disbursement_id].leg
+        return _office(leg.from_party, office)
 
     @often(1, when=lambda life: life.in_force())
     def schedule(self, whim: Whim) -> None:
@@ -290,7 +320,7 @@ class Lives(RuleBasedStateMachine):
         self.act(
             whim,
             e.DisbursementScheduled,
-            (f"{leg.from_party.lower()}-preparer",),
+            _office(leg.from_party, "preparer"),
             disbursement_id=f"D{self.made}",
             leg_id=leg.leg_id,
             amount=money(str(100 * (1 + whim.below(11)))),
@@ -307,7 +337,7 @@ class Lives(RuleBasedStateMachine):
         leg = whim.one_of(holding if holding and whim.below(3) else paying)
         plans = [name for name in self.payments(DisbursementState.SCHEDULED) if donation.disbursements[name].currency == currency]
         plan = whim.one_of([*plans, None, None])
-        leg = donation.pledge.legs.get(donation.disbursements[plan].leg_id, leg) if plan else leg
+        leg = donation.disbursements[plan].leg if plan else leg
         at_most = approval.granted[currency]
         if plan:
             at_most = min(at_most, donation.disbursements[plan].planned or at_most)
@@ -317,7 +347,7 @@ class Lives(RuleBasedStateMachine):
         self.act(
             whim,
             e.DisbursementInstructed,
-            (f"{leg.from_party.lower()}-preparer",),
+            _office(leg.from_party, "preparer"),
             disbursement_id=plan or f"D{self.made}",
             leg_id=leg.leg_id,
             amount=Money(amount=at_most // whim.one_of((1, 2, 4)) or money("1").amount, currency=currency),
@@ -356,11 +386,40 @@ class Lives(RuleBasedStateMachine):
         self.act(
             whim,
             e.DisbursementReturned,
-            ("bank-adapter", *OFFICERS[self.donation.pledge.legs[paid.leg_id].to_party]),
+            ("bank-adapter", *OFFICERS[paid.leg.to_party]),
             disbursement_id=paid.disbursement_id,
             amount=Money(amount=paid.net / whim.one_of((1, 4)) // 1 or paid.net, currency=paid.currency),
             kind=whim.one_of(list(e.ReturnKind)),
         )
+
+    @often(4, when=lambda life: life.donation.disbursements)
+    def speak_of_a_payment_out_of_turn(self, whim: Whim) -> None:
+        """Again, too early, too late, or of too much: by the people who may, about any payment."""
+        paid = self.donation.disbursements[whim.one_of(sorted(self.donation.disbursements))]
+        leg = paid.leg
+        some = whim.one_of([amount for amount in (paid.instructed, paid.settled, paid.net, paid.arrived, ONE) if amount > 0])
+        about = {"disbursement_id": paid.disbursement_id}
+        stated = about | {"amount": Money(amount=some, currency=paid.currency)}
+        banks, receivers = ("bank-adapter",), OFFICERS[leg.to_party]
+        match whim.below(7):
+            case 0:
+                order = stated | {"leg_id": leg.leg_id, "approval_id": paid.approval_id, "end_to_end_id": paid.end_to_end_id or "E0"}
+                order["end_to_end_id"] = whim.one_of((order["end_to_end_id"], f"E-{self.steps}"))
+                order["disbursement_id"] = whim.one_of((paid.disbursement_id, f"D-{self.steps}"))
+                self.act(whim, e.DisbursementInstructed, _office(leg.from_party, "preparer"), **order)
+            case 1:
+                self.act(whim, e.DisbursementReleased, _office(leg.from_party, "releaser"), **about)
+            case 2:
+                self.act(whim, e.DisbursementSettled, banks, **stated, bank_reference="B2", booked_on=self.acts.now.date())
+            case 3:
+                self.act(whim, e.DisbursementRejected, banks, **about, reason_code="AC04")
+            case 4:
+                self.act(whim, e.FundsReceived, receivers, **stated)
+            case 5:
+                self.act(whim, e.ReceiptAcknowledged, OFFICERS["KBH"], **stated, signatory="the treasurer")
+            case 6:
+                used = Money(amount=some, currency=paid.currency)
+                self.act(whim, e.UtilisationReported, OFFICERS["KBH"], amount=used, purpose="medicines")
 
     # --- receipt --------------------------------------------------------------------------------------------------------------------
 
@@ -371,7 +430,7 @@ class Lives(RuleBasedStateMachine):
         self.act(
             whim,
             e.FundsReceived,
-            OFFICERS[self.donation.pledge.legs[paid.leg_id].to_party],
+            OFFICERS[paid.leg.to_party],
             disbursement_id=paid.disbursement_id,
             amount=Money(amount=paid.net - fee, currency=paid.currency),
             fees=Money(amount=fee, currency=paid.currency) if fee else None,
@@ -391,17 +450,16 @@ class Lives(RuleBasedStateMachine):
         )
 
     def unacknowledged(self) -> list[str]:
-        legs = self.donation.pledge.legs
         return [
             paid.disbursement_id
             for paid in self.donation.disbursements.values()
-            if paid.received is not None and paid.acknowledged < paid.received and legs[paid.leg_id].to_party == "KBH"
+            if paid.received is not None and paid.acknowledged < paid.received and paid.leg.to_party == "KBH"
         ]
 
     @often(2, when=lambda life: life.payments(DisbursementState.SETTLED))
     def dispute_or_resolve(self, whim: Whim) -> None:
         paid = self.donation.disbursements[whim.one_of(self.payments(DisbursementState.SETTLED))]
-        leg = self.donation.pledge.legs[paid.leg_id]
+        leg = paid.leg
         if paid.disputed_by is not None:
             people = (*OFFICERS[leg.from_party], *OFFICERS[leg.to_party])
             self.act(whim, e.DisputeResolved, people, disbursement_id=paid.disbursement_id, resolution="settled by letter")
@@ -431,11 +489,18 @@ class Lives(RuleBasedStateMachine):
         self.act(whim, e.DonationReopened, (*OFFICERS["KRCS"], *OFFICERS["CRC"]), reason="a refund is expected")
 
 
+def _scaled(amount: Decimal, change: int) -> Decimal:
+    """Doubled, halved to whole units, or as it was."""
+    return min(amount * 2, money("20000").amount) if change == 1 else max(amount // 2, ONE) if change == 4 else amount
+
+
+def _office(party: str, office: str) -> tuple[str, ...]:
+    return (f"{party.lower()}-{office}", *(("krcs-allrounder",) if party == "KRCS" else ()))
+
+
 def _role(kind: type[e.Event], by: str) -> str | None:
     """The role that this event needs, where the actor has several."""
-    if by != "krcs-allrounder":
-        return None
-    return "approver" if kind is e.ApprovalDecided else "officer"
+    return min(ROLES.get(kind, {"officer"})) if by == "krcs-allrounder" else None
 
 
 def _off(whim: Whim, value: Any) -> Any:
@@ -443,17 +508,17 @@ def _off(whim: Whim, value: Any) -> Any:
     match value:
         case Money():
             amount = whim.one_of((value.amount * 2, value.amount + money("0.001").amount, money("0").amount, money("0.0001").amount))
-            return Money(amount=amount, currency=whim.one_of((value.currency, value.currency, "USD", "XYZ")))
+            return Money(amount=amount, currency=whim.one_of((value.currency, value.currency, value.currency, "USD", "XYZ")))
         case (Money(), *_):
             return whim.one_of((tuple(_off(whim, one) for one in value), value * 2, ()))
         case e.Decision() | e.ReturnKind():
             return whim.one_of(list(type(value)))
         case str():
-            return whim.one_of((value, value, value + "9"))
+            return value + "9"
         case bytes():
-            return whim.one_of((value, bytes(32)))
+            return bytes(32)
         case int():
-            return whim.one_of((value, value, 1, 4))
+            return whim.one_of((1, 4))
         case _:
             return value
 

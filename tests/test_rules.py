@@ -683,6 +683,23 @@ def test_a_fee_is_not_returned_out_of_what_was_passed_on() -> None:
     assert verdict(*told, a.returned("D1", "90.001", by="crc-officer")) == "returned_money_was_not_passed_on"
 
 
+def test_what_is_said_of_a_payment_on_a_leg_that_is_gone_is_refused_and_breaks_nothing() -> None:
+    for late in (
+        Acts.released,
+        Acts.settled,
+        Acts.bank_rejected,
+        Acts.returned,
+        Acts.received,
+        Acts.acknowledged,
+        Acts.disputed,
+        Acts.resolved,
+    ):
+        a = Acts()
+        told = [a.announced(), a.scheduled(), a.amended(route=(leg("DIRECT", None, "KRCS", "KBH"),))]
+
+        assert verdict(*told, late(a, "D1")) is not None
+
+
 def test_a_closed_donation_still_takes_returns_reports_of_use_and_its_reopening() -> None:
     a = Acts()
     told = [*acknowledged(a), a.closed()]

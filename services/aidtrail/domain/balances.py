@@ -21,26 +21,20 @@ def consumed_of_pledge(donation: Donation) -> dict[str, Decimal]:
 
 
 def _consumed_by_group(donation: Donation, parent_leg_id: str | None) -> dict[str, Decimal]:
-    legs = donation.pledge.legs
     sums: dict[str, Decimal] = {}
     for paid in donation.disbursements.values():
-        leg = legs.get(paid.leg_id)
-        if leg is not None and leg.parent_leg_id == parent_leg_id:
+        if paid.leg.parent_leg_id == parent_leg_id:
             sums[paid.currency] = sums.get(paid.currency, ZERO) + consumed(paid)
     return sums
 
 
 def consumed_of_approval(donation: Donation, approval_id: str, parent_leg_id: str | None, currency: str) -> Decimal:
     """What one sibling group takes out of one approval."""
-    legs = donation.pledge.legs
     return sum(
         (
             consumed(paid)
             for paid in donation.disbursements.values()
-            if paid.approval_id == approval_id
-            and paid.currency == currency
-            and (leg := legs.get(paid.leg_id)) is not None
-            and leg.parent_leg_id == parent_leg_id
+            if paid.approval_id == approval_id and paid.currency == currency and paid.leg.parent_leg_id == parent_leg_id
         ),
         ZERO,
     )
@@ -48,7 +42,7 @@ def consumed_of_approval(donation: Donation, approval_id: str, parent_leg_id: st
 
 def held(donation: Donation, leg_id: str, currency: str) -> Decimal:
     """What the receiver of a leg has of it: what arrived, less what its child legs consume."""
-    arrived = sum((p.arrived for p in donation.disbursements.values() if p.leg_id == leg_id and p.currency == currency), ZERO)
+    arrived = sum((p.arrived for p in donation.disbursements.values() if p.leg.leg_id == leg_id and p.currency == currency), ZERO)
     return arrived - _consumed_by_group(donation, leg_id).get(currency, ZERO)
 
 
@@ -61,10 +55,9 @@ def available(donation: Donation) -> dict[str, Decimal]:
             amounts = approval.granted if approval.state is ApprovalState.GRANTED else approval.requested
             for currency, amount in amounts.items():
                 left[currency] = left.get(currency, ZERO) - amount
-    roots = donation.pledge.roots
     for paid in donation.disbursements.values():
         approval_of = donation.approvals.get(paid.approval_id) if paid.approval_id is not None else None
-        if paid.leg_id in roots and approval_of is not None and approval_of.state not in LIVE:
+        if paid.leg.parent_leg_id is None and approval_of is not None and approval_of.state not in LIVE:
             left[paid.currency] = left.get(paid.currency, ZERO) - consumed(paid)
     return left
 

@@ -76,11 +76,6 @@ class Pledge:
     agreement_reference: str | None = None
     amended_by: frozenset[str] = frozenset()
 
-    @property
-    def roots(self) -> frozenset[str]:
-        """The legs on which the donor pays."""
-        return frozenset(leg_id for leg_id, leg in self.legs.items() if leg.parent_leg_id is None)
-
 
 @dataclass(frozen=True, slots=True)
 class Approval:
@@ -111,10 +106,11 @@ class Approval:
 @dataclass(frozen=True, slots=True)
 class Disbursement:
     """One payment on one leg, in one currency. `planned` is what a schedule said, `instructed` what a preparer ordered, `settled` what the
-    bank booked; `received` is None until the receiver has spoken. `disputed_by` is set while a dispute is open."""
+    bank booked; `received` is None until the receiver has spoken. `disputed_by` is set while a dispute is open. `leg` is as it was when the
+    payment was planned, instructed or reported: where no money moved, an amendment may have taken it off the route since."""
 
     disbursement_id: str
-    leg_id: str
+    leg: e.Leg
     currency: str
     state: DisbursementState
     planned: Decimal | None = None
@@ -277,7 +273,7 @@ def undisbursed(donation: Donation) -> dict[str, Decimal]:
     """What is pledged and has not left the donor, by currency; only what is above zero."""
     left = dict(donation.pledge.amounts)
     for paid in donation.disbursements.values():
-        if paid.leg_id in donation.pledge.roots:
+        if paid.leg.parent_leg_id is None:
             left[paid.currency] = left.get(paid.currency, ZERO) - paid.net
     return {currency: amount for currency, amount in left.items() if amount > 0}
 
@@ -444,7 +440,7 @@ def _disbursement_scheduled(donation: Donation, event: e.DisbursementScheduled) 
         donation,
         Disbursement(
             disbursement_id=event.disbursement_id,
-            leg_id=event.leg_id,
+            leg=donation.pledge.legs[event.leg_id],
             currency=event.amount.currency,
             state=DisbursementState.SCHEDULED,
             planned=event.amount.amount,
@@ -459,7 +455,7 @@ def _disbursement_instructed(donation: Donation, event: e.DisbursementInstructed
         donation,
         Disbursement(
             disbursement_id=event.disbursement_id,
-            leg_id=event.leg_id,
+            leg=donation.pledge.legs[event.leg_id],
             currency=event.amount.currency,
             state=DisbursementState.INSTRUCTED,
             planned=plan.planned if plan else None,
@@ -480,7 +476,7 @@ def _disbursement_released(donation: Donation, event: e.DisbursementReleased) ->
 def _disbursement_settled(donation: Donation, event: e.DisbursementSettled) -> Donation:
     """A leg is stated where nobody instructed the payment: somebody else reports it."""
     if event.leg_id is not None:
-        paid = Disbursement(event.disbursement_id, event.leg_id, event.amount.currency, DisbursementState.SETTLED)
+        paid = Disbursement(event.disbursement_id, donation.pledge.legs[event.leg_id], event.amount.currency, DisbursementState.SETTLED)
     else:
         paid = donation.disbursements[event.disbursement_id]
     return _with_disbursement(

@@ -62,8 +62,8 @@ def _route(donation: Donation) -> list[str]:
     if not any(leg.to_party == pledge.beneficiary for leg in legs.values()):
         broken.append("no leg ends at the beneficiary")
     for paid in donation.disbursements.values():
-        if (paid.state in IN_FLIGHT or paid.state is DisbursementState.SETTLED) and paid.leg_id not in legs:
-            broken.append(f"disbursement {paid.disbursement_id} is on leg {paid.leg_id}, which is not on the route")
+        if (paid.state in IN_FLIGHT or paid.state is DisbursementState.SETTLED) and legs.get(paid.leg.leg_id) != paid.leg:
+            broken.append(f"disbursement {paid.disbursement_id} is on leg {paid.leg.leg_id}, which is not on the route")
     return broken
 
 
@@ -81,14 +81,14 @@ def _approvals(donation: Donation) -> list[str]:
 
 
 def _money(donation: Donation) -> list[str]:
-    legs, broken = donation.pledge.legs, []
+    broken: list[str] = []
     taken: dict[tuple[str | None, str], Decimal] = {}
     taken_under: dict[tuple[str, str | None, str], Decimal] = {}
     arrived: dict[tuple[str, str], Decimal] = {}
     for paid in donation.disbursements.values():
         if paid.state not in IN_FLIGHT and paid.state is not DisbursementState.SETTLED:
             continue
-        purse = legs[paid.leg_id].parent_leg_id
+        purse = paid.leg.parent_leg_id
         flow = (paid.instructed if paid.state in IN_FLIGHT else ZERO) + paid.settled - paid.returned
         taken[purse, paid.currency] = taken.get((purse, paid.currency), ZERO) + flow
         if paid.approval_id is None:
@@ -97,7 +97,7 @@ def _money(donation: Donation) -> list[str]:
         under = (paid.approval_id, purse, paid.currency)
         taken_under[under] = taken_under.get(under, ZERO) + flow
         if paid.received is not None:
-            onto = (paid.leg_id, paid.currency)
+            onto = (paid.leg.leg_id, paid.currency)
             arrived[onto] = arrived.get(onto, ZERO) + max(ZERO, min(paid.received, paid.settled - paid.returned - paid.fees))
     for (approval_id, purse, currency), flow in taken_under.items():
         granted = donation.approvals[approval_id].granted.get(currency, ZERO)

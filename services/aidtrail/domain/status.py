@@ -105,30 +105,30 @@ def amounts(donation: Donation) -> dict[str, AmountRow]:
                 _row(rows, currency)[_APPROVED] += amount
     if donation.disbursements:
         observed = donation.oversight is Oversight.OBSERVED
-        legs = pledge.legs
-        parents = () if observed else {leg.parent_leg_id for leg in legs.values()}
+        parents = () if observed else {leg.parent_leg_id for leg in pledge.legs.values()}
         for paid in donation.disbursements.values():
-            leg = legs.get(paid.leg_id)
+            leg = paid.leg
             if paid.state is DisbursementState.SETTLED:
                 row = _row(rows, paid.currency)
-                if observed or leg is None or leg.parent_leg_id is None:
+                if observed or leg.parent_leg_id is None:
                     row[_SETTLED] += paid.settled
                     row[_RETURNED] += paid.returned
                 else:
                     net = paid.settled - paid.returned
                     row[_PASSED_ON] += net
                     row[_HELD] -= net
-                if paid.received is not None and leg is not None:
-                    if paid.leg_id in parents:
+                if paid.received is not None:
+                    if leg.leg_id in parents:
                         row[_HELD] += paid.arrived
                     if leg.to_party == pledge.beneficiary:
                         row[_RECEIVED] += paid.received
                         row[_ACKNOWLEDGED] += paid.acknowledged
             elif paid.state in IN_FLIGHT:
                 row = _row(rows, paid.currency)
-                row[_IN_FLIGHT if leg is None or leg.parent_leg_id is None else _HELD] += (
-                    paid.instructed if leg is None or leg.parent_leg_id is None else -paid.instructed
-                )
+                if leg.parent_leg_id is None:
+                    row[_IN_FLIGHT] += paid.instructed
+                else:
+                    row[_HELD] -= paid.instructed
     for currency, amount in donation.utilised.items():
         _row(rows, currency)[_UTILISED] = amount
     return {currency: AmountRow._make(row) for currency, row in rows.items()}
@@ -203,11 +203,9 @@ def _approval(donation: Donation) -> ApprovalAxis:
         else:
             ended_in_use = True
     if ended_in_use:  # what was paid under an approval stays approved after it ended
-        legs = donation.pledge.legs
         for paid in donation.disbursements.values():
-            leg = legs.get(paid.leg_id)
             used = paid.in_flight + paid.net
-            if leg is None or leg.parent_leg_id is not None or paid.approval_id is None or used <= 0:
+            if paid.leg.parent_leg_id is not None or paid.approval_id is None or used <= 0:
                 continue
             if approvals[paid.approval_id].state is not ApprovalState.GRANTED:
                 granted = True
@@ -221,12 +219,10 @@ def _approval(donation: Donation) -> ApprovalAxis:
 
 def _disbursement(donation: Donation) -> DisbursementAxis:
     observed = donation.oversight is Oversight.OBSERVED
-    legs = donation.pledge.legs
     left = dict(donation.pledge.amounts)
     scheduled = in_flight = settled = net = False
     for paid in donation.disbursements.values():
-        leg = legs.get(paid.leg_id)
-        if not observed and leg is not None and leg.parent_leg_id is not None:
+        if not observed and paid.leg.parent_leg_id is not None:
             continue
         if paid.state is DisbursementState.SETTLED:
             kept = paid.settled - paid.returned
@@ -256,10 +252,9 @@ def _receipt(donation: Donation) -> ReceiptAxis:
         if paid.state in IN_FLIGHT:
             complete = False
         elif paid.settled > paid.returned:
-            leg = pledge.legs.get(paid.leg_id)
             if paid.received is None:
                 complete = False
-            elif leg is not None and leg.to_party == pledge.beneficiary:
+            elif paid.leg.to_party == pledge.beneficiary:
                 begun = True
                 if paid.acknowledged < paid.arrived:
                     complete = False

@@ -89,10 +89,11 @@ class Case(Generic[E]):
 
     @property
     def leg(self: "Case[OfDisbursement]") -> e.Leg:
-        """The leg of the payment: as stated where the event brings the payment up, else as it was instructed."""
+        """The leg of the payment: as stated where the event brings the payment up, else as it was then."""
         event = self.event
-        stated = event.leg_id if isinstance(event, e.DisbursementScheduled | e.DisbursementInstructed) else None
-        return self.donation.pledge.legs[stated if stated is not None else self.disbursement.leg_id]
+        if isinstance(event, e.DisbursementScheduled | e.DisbursementInstructed):
+            return self.donation.pledge.legs[event.leg_id]
+        return self.disbursement.leg
 
     @property
     def cover(self: "Case[e.DisbursementInstructed | e.DisbursementReleased]") -> Approval:

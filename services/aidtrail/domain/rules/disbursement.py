@@ -99,9 +99,9 @@ def instruction_keeps_to_its_plan(case: Case[e.DisbursementInstructed]) -> Findi
     plan = case.donation.disbursements.get(event.disbursement_id)
     if plan is None or plan.planned is None:
         return None
-    if plan.leg_id == event.leg_id and plan.currency == event.amount.currency and event.amount.amount <= plan.planned:
+    if plan.leg.leg_id == event.leg_id and plan.currency == event.amount.currency and event.amount.amount <= plan.planned:
         return None
-    return Finding(f"at most {format_money(plan.planned, plan.currency)} on leg {plan.leg_id}", f"{event.amount} on leg {event.leg_id}")
+    return Finding(f"at most {format_money(plan.planned, plan.currency)} on leg {plan.leg.leg_id}", f"{event.amount} on leg {event.leg_id}")
 
 
 def end_to_end_id_is_new(case: Case[e.DisbursementInstructed]) -> Finding | None:
@@ -286,7 +286,7 @@ def returned_money_was_not_passed_on(case: Case[e.DisbursementReturned]) -> Find
     paid = case.disbursement
     never_arrived = paid.net - paid.fees - paid.arrived
     taken_from_receiver = min(case.event.amount.amount - never_arrived, paid.arrived)
-    holding = held(case.donation, paid.leg_id, paid.currency)
+    holding = held(case.donation, paid.leg.leg_id, paid.currency)
     if taken_from_receiver <= holding:
         return None
     return Finding(f"at most {format_money(never_arrived + holding, paid.currency)}", str(case.event.amount))

@@ -151,8 +151,8 @@ def legs_with_money_stay(case: Case[e.PledgeAmended]) -> Finding | None:
     legs = {leg.leg_id: leg for leg in case.event.route}
     for paid in case.donation.disbursements.values():
         moved = paid.state is DisbursementState.SETTLED or paid.state in IN_FLIGHT
-        if moved and legs.get(paid.leg_id) != case.donation.pledge.legs[paid.leg_id]:
-            return Finding(f"leg {paid.leg_id} as it is, because money moved on it", "another leg or none")
+        if moved and legs.get(paid.leg.leg_id) != paid.leg:
+            return Finding(f"leg {paid.leg.leg_id} as it is, because money moved on it", "another leg or none")
     return None
 
 
@@ -163,7 +163,7 @@ def paid_beneficiary_stays(case: Case[e.PledgeAmended]) -> Finding | None:
         return None
     for paid in case.donation.disbursements.values():
         moved = paid.state is DisbursementState.SETTLED or paid.state in IN_FLIGHT
-        if moved and pledge.legs[paid.leg_id].to_party == pledge.beneficiary:
+        if moved and paid.leg.to_party == pledge.beneficiary:
             return Finding(f"the beneficiary {pledge.beneficiary}, who was paid", case.event.beneficiary)
     return None
 
