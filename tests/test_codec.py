@@ -740,7 +740,12 @@ REFUSED_JSON: dict[str, tuple[str | bytes, str, str, str]] = {
     "an id and a line end": (json_with(approval_id="A\n"), "approval_id", "match pattern", r"'A\n'"),
     "an unknown symbol": (json_with(decision="defer"), "decision", "'approve' or 'reject'", "'defer'"),
     "no UUID": (json_with(meta__event_id="\x1b"), "meta.event_id", "valid UUID", r"'\x1b'"),
-    "a time without a zone": (json_with(meta__occurred_on="2025-10-28T03:20:00"), "meta.occurred_on", "with a zone", "'2025-10-28T03:20:00'"),
+    "a time without a zone": (
+        json_with(meta__occurred_on="2025-10-28T03:20:00"),
+        "meta.occurred_on",
+        "with a zone",
+        "'2025-10-28T03:20:00'",
+    ),
     "a number for a time": (json_with(meta__occurred_on=1761621600), "meta.occurred_on", "valid datetime", "1761621600"),
     "a hash of 31 bytes": (json_with(meta__evidence=evidence("00" * 31)), "meta.evidence.0.sha256", "64 hexadecimal digits", "000"),
     "a hash that is not hexadecimal": (json_with(meta__evidence=evidence("zz" * 32)), "meta.evidence.0.sha256", "hexadecimal", "zzz..."),

@@ -329,7 +329,7 @@ def test_each_broken_promise_is_found_by_its_rule_and_by_no_other(rule: str, nam
 def test_every_rule_has_a_broken_folder_that_only_it_finds() -> None:
     rules = [rule.__name__ for step in conformance.STEPS for rule in step]
 
-    print(f"{len(rules)} checks, {sum(map(len, BROKEN.values()))} broken fixtures caught")  # noqa: T201
+    print(f"{len(rules)} checks, {sum(map(len, BROKEN.values()))} broken fixtures caught")
     assert sorted(BROKEN) == sorted(rules)
 
 

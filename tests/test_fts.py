@@ -647,7 +647,7 @@ def test_the_sums_of_the_events_are_the_sums_of_the_file(names: tuple[str, ...])
     imported = real(*names)
     file = figures(names[0] if len(names) == 1 else "both")
 
-    print(f"\n{' + '.join(names)}\n{fts.summary(imported)}")  # noqa: T201 -- the table, for who runs this with -s
+    print(f"\n{' + '.join(names)}\n{fts.summary(imported)}")
     totals = fts.totals(imported)
     assert (imported.lines, len(imported.flows)) == (file["lines"], file["flows"])
     assert not imported.refusals, imported.refusals

@@ -63,7 +63,7 @@ def main() -> None:
         if "memory" in stages:
             report["memory"] = memory_stage(broker.bootstrap, server, asked.growth)
     if asked.json:
-        print(json.dumps(report, indent=2))  # noqa: T201
+        print(json.dumps(report, indent=2))
 
 
 def machine() -> Report:
@@ -297,8 +297,8 @@ def fill(log: KafkaLog, drafts: Iterator[Any], what: str) -> int:
     while batch := list(islice(drafts, 5000)):
         appender.append(batch)
         count += len(batch)
-        print(f"\r  {count:,} {what} appended", end="", file=sys.stderr, flush=True)  # noqa: T201
-    print(file=sys.stderr)  # noqa: T201
+        print(f"\r  {count:,} {what} appended", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
     appender.close()
     return count
 
@@ -327,9 +327,7 @@ def watch(database: str, seen: dict[tuple[int, int], float], done: threading.Eve
     reader.close()
 
 
-def wait_for_group(
-    log: KafkaLog, topics: Topics, database: str, drafts: Iterator[Any], sent: dict[Any, Any], seen: dict[Any, Any]
-) -> None:
+def wait_for_group(log: KafkaLog, topics: Topics, database: str, drafts: Iterator[Any], sent: dict[Any, Any], seen: dict[Any, Any]) -> None:
     """Send a first few submissions and wait until they are visible: then both services run and own their partitions."""
     appender = log.appender()
     appender.append(list(islice(drafts, 50)))
@@ -358,7 +356,5 @@ def resident_mib() -> int:
 
 def say(report: Report) -> None:
     for name, value in report.items():
-        print(f"{name:>22}  {value:,}" if isinstance(value, int) else f"{name:>22}  {value}", file=sys.stderr)  # noqa: T201
-    print(file=sys.stderr)  # noqa: T201
-
-
+        print(f"{name:>22}  {value:,}" if isinstance(value, int) else f"{name:>22}  {value}", file=sys.stderr)
+    print(file=sys.stderr)
