@@ -25,6 +25,7 @@ COORDINATOR_SECONDS = 5.0
 METADATA_SECONDS = 2.0
 MEMBERSHIP_POLL_MS = 100
 STALL_SECONDS = 60
+EMPTY_SECONDS = 10.0
 CLOSE_SECONDS = 2
 
 REPLICATION = 3
@@ -290,7 +291,10 @@ class KafkaMembership:
             max_poll_interval_ms=STALL_SECONDS * 1000,
             request_timeout_ms=REQUEST_SECONDS * 1000,
         )
+        # kafka-python 3.0.12: a leader of the group that does not know the topic's partitions yet gives nobody any, and leaves it at that.
+        self._consumer.partitions_for_topic(topic)
         self._consumer.subscribe([topic], listener=_Pause(self._consumer))
+        self._empty_since = time.monotonic()
         self._thread = Thread(target=self._run, name=f"membership of {group}", daemon=True)
         self._thread.start()
 
@@ -315,6 +319,7 @@ class KafkaMembership:
                 self._publish(self._consumer.commit_async)
                 self._consumer.poll(timeout_ms=MEMBERSHIP_POLL_MS)
                 self._owned = frozenset(at.partition for at in self._consumer.assignment())
+                self._ask_again_if_left_out()
             except KafkaError as error:
                 if not error.retriable:
                     self._refusal = error
@@ -324,6 +329,17 @@ class KafkaMembership:
             self._publish(partial(self._consumer.commit, timeout_ms=CLOSE_SECONDS * 1000))
         with suppress(KafkaError):
             self._consumer.close(autocommit=False, timeout_ms=CLOSE_SECONDS * 1000)
+
+    def _ask_again_if_left_out(self) -> None:
+        """Join anew after a while without any partition: either there are more members than partitions, and it changes nothing, or the
+        partitions were divided by a member that did not know them (see above)."""
+        now = time.monotonic()
+        if self._owned:
+            self._empty_since = now
+        elif now - self._empty_since > EMPTY_SECONDS:
+            self._empty_since = now
+            self._consumer.unsubscribe()
+            self._consumer.subscribe([self._topic], listener=_Pause(self._consumer))
 
     def _publish(self, commit: Callable[[dict[Any, Any]], object]) -> None:
         with self._lock:
