@@ -48,7 +48,7 @@ def order(donations: int, events_each: int, active: int, seed: int) -> Iterator[
     """(donation, step) pairs: `active` donations are alive at a time and move on in random order; each goes through its steps in order."""
     chance = random.Random(seed)
     waiting = iter(range(donations))
-    alive = [[number, 0] for number, _ in zip(waiting, range(active), strict=False)]
+    alive = [[number, 0] for _, number in zip(range(active), waiting, strict=False)]
     while alive:
         place = chance.randrange(len(alive))
         life = alive[place]

@@ -25,7 +25,7 @@ COORDINATOR_SECONDS = 5.0
 METADATA_SECONDS = 2.0
 MEMBERSHIP_POLL_MS = 100
 STALL_SECONDS = 60
-EMPTY_SECONDS = 10.0
+EMPTY_SECONDS = 5.0
 CLOSE_SECONDS = 2
 
 REPLICATION = 3
@@ -291,8 +291,6 @@ class KafkaMembership:
             max_poll_interval_ms=STALL_SECONDS * 1000,
             request_timeout_ms=REQUEST_SECONDS * 1000,
         )
-        # kafka-python 3.0.12: a leader of the group that does not know the topic's partitions yet gives nobody any, and leaves it at that.
-        self._consumer.partitions_for_topic(topic)
         self._consumer.subscribe([topic], listener=_Pause(self._consumer))
         self._empty_since = time.monotonic()
         self._thread = Thread(target=self._run, name=f"membership of {group}", daemon=True)
@@ -331,8 +329,9 @@ class KafkaMembership:
             self._consumer.close(autocommit=False, timeout_ms=CLOSE_SECONDS * 1000)
 
     def _ask_again_if_left_out(self) -> None:
-        """Join anew after a while without any partition: either there are more members than partitions, and it changes nothing, or the
-        partitions were divided by a member that did not know them (see above)."""
+        """Join anew after a while without any partition. Either there are more members than partitions, and it changes nothing; or the
+        partitions were divided by a leader that did not know the topic yet: with kafka-python 3.0.12 it gives nobody any, and leaves it
+        at that."""
         now = time.monotonic()
         if self._owned:
             self._empty_since = now
