@@ -146,7 +146,7 @@ def latency_stage(bootstrap: str, server: "Server", seconds: int, per_second: in
         worker.start()
     sent: dict[tuple[int, int], float] = {}
     seen: dict[tuple[int, int], float] = {}
-    wait_for_group(log, topics, database, drafts, sent, seen)
+    wait_for_group(log, database, drafts)
     appender = log.appender()
     counts = dict(log.end_offsets(topics.submitted))
     done = threading.Event()
@@ -327,7 +327,7 @@ def watch(database: str, seen: dict[tuple[int, int], float], done: threading.Eve
     reader.close()
 
 
-def wait_for_group(log: KafkaLog, topics: Topics, database: str, drafts: Iterator[Any], sent: dict[Any, Any], seen: dict[Any, Any]) -> None:
+def wait_for_group(log: KafkaLog, database: str, drafts: Iterator[Any]) -> None:
     """Send a first few submissions and wait until they are visible: then both services run and own their partitions."""
     appender = log.appender()
     appender.append(list(islice(drafts, 50)))
