@@ -52,3 +52,11 @@ class AppendUnknownError(AidtrailError):
 
 class FenceLostError(AidtrailError):
     """Another writer holds the position of this partition: nothing was written. Drop the partition's state and claim again."""
+
+
+class ProofError(AidtrailError):
+    """An inclusion or consistency proof does not prove what it says, or none can exist for these sizes."""
+
+    def __init__(self, expected: str, found: str) -> None:
+        super().__init__(f"the proof does not hold: expected {expected}, found {found}")
+        self.expected, self.found = expected, found
