@@ -7,13 +7,15 @@ again once the donation has changed.
 
 import logging
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
+
+import psycopg
 
 from aidtrail import codec
 from aidtrail.domain.donation import Deadline, apply, deadlines
 from aidtrail.domain.events import Actor, ApprovalExpired, Event, Meta, PledgeExpired, Source
-from aidtrail.errors import AppendUnknownError, UnavailableError
+from aidtrail.errors import AppendUnknownError, FoldError, UnavailableError
 from aidtrail.log import Log
 from aidtrail.producer import Producer
 from aidtrail.topics import Topics
@@ -22,6 +24,9 @@ from aidtrail.views.reader import Reader
 logger = logging.getLogger(__name__)
 
 EVERY_SECONDS = 5.0
+MARGIN = timedelta(minutes=1)
+"""How long a deadline must be past: the ledger goes by the log's clock, which may be behind this one. What it refused for being early would
+be the same bytes at the next look, and refused as a duplicate for as long as the donation does not change."""
 SOURCE = Source(channel="timekeeper")
 
 
@@ -54,7 +59,10 @@ class Timekeeper:
 
     def turn(self) -> int:
         """Submit what is due, then wait."""
-        due = self.due()
+        try:
+            due = self.due()
+        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+            raise UnavailableError(f"PostgreSQL went away: {' '.join(str(error).split())}") from None
         events = [event for event in due if event.meta.event_id not in self._submitted]
         if events:
             try:
@@ -67,13 +75,13 @@ class Timekeeper:
         return len(events)
 
     def due(self) -> list[Event]:
-        """The events that are due now, one for each deadline that has passed."""
+        """The events that are due now, one for each deadline that has been past for MARGIN."""
         if self._reader is None:
             self._reader = Reader(self._conninfo)
         if self._reader.is_empty():
             return []
-        now = self._clock()
-        return [event for donation_id in self._reader.due(now) for event in self._due_of(donation_id, now)]
+        until = self._clock() - MARGIN
+        return [event for donation_id in self._reader.due(until) for event in self._due_of(donation_id, until)]
 
     def reset(self) -> None:
         if self._reader is not None:
@@ -84,15 +92,18 @@ class Timekeeper:
     def close(self) -> None:
         self.reset()
 
-    def _due_of(self, donation_id: str, now: datetime) -> list[Event]:
+    def _due_of(self, donation_id: str, until: datetime) -> list[Event]:
         assert self._reader is not None
         donation = None
-        for row in self._reader.history(donation_id):
-            if row.outcome == "admitted" and row.event is not None:
-                donation = apply(donation, row.event)
+        try:
+            for row in self._reader.history(donation_id):
+                if row.outcome == "admitted" and row.event is not None:
+                    donation = apply(donation, row.event)
+        except FoldError:  # the projector has parked it and says so; the others go on
+            return []
         if donation is None:
             return []
-        return [self._event(donation_id, donation.version, deadline) for deadline in deadlines(donation) if deadline[0] <= now]
+        return [self._event(donation_id, donation.version, deadline) for deadline in deadlines(donation) if deadline.due_at <= until]
 
     def _event(self, donation_id: str, version: int, deadline: Deadline) -> Event:
         due_at, event_type, approval_id = deadline
