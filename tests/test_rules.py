@@ -178,17 +178,17 @@ def instead(told: Callable[[Acts], list[e.Event]], now: float | None = None) -> 
 
 
 def donation_with(**changes: Any) -> Break:
-    return lambda a, s: replace(s, donation=s.donation and replace(s.donation, **changes))
+    return lambda a, s: replace(s, donation=s.donation and s.donation._replace(**changes))
 
 
 def pledge_with(**changes: Any) -> Break:
-    return lambda a, s: replace(s, donation=s.donation and replace(s.donation, pledge=replace(s.donation.pledge, **changes)))
+    return lambda a, s: replace(s, donation=s.donation and s.donation._replace(pledge=s.donation.pledge._replace(**changes)))
 
 
 def approval_with(**changes: Any) -> Break:
     def broken(a: Acts, s: Situation) -> Situation:
         assert s.donation is not None
-        return replace(s, donation=replace(s.donation, approvals={"A1": replace(s.donation.approvals["A1"], **changes)}))
+        return replace(s, donation=s.donation._replace(approvals={"A1": s.donation.approvals["A1"]._replace(**changes)}))
 
     return broken
 
@@ -197,7 +197,7 @@ def disbursement_with(**changes: Any) -> Break:
     def broken(a: Acts, s: Situation) -> Situation:
         assert s.donation is not None
         others = s.donation.disbursements
-        return replace(s, donation=replace(s.donation, disbursements=others | {"D1": replace(others["D1"], **changes)}))  # type: ignore[operator]
+        return replace(s, donation=s.donation._replace(disbursements={**others, "D1": others["D1"]._replace(**changes)}))  # type: ignore[operator]
 
     return broken
 

@@ -14,7 +14,7 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from enum import Enum
 from typing import Any
-from uuid import UUID
+from uuid import UUID, SafeUUID
 
 from pydantic import BaseModel
 
@@ -172,7 +172,7 @@ class _Source:
         name = self.string(schema, known, path)
         self.line(f"if not is_uuid({name}):")
         self.line(f"    raise bad('{path}: a UUID in lower case', repr({name}[:40]), i)")
-        return name if self.classes is None else f"UUID({name})"
+        return name if self.classes is None else f"uuid({name})"
 
     def bytes_decimal(self, schema: Any, known: Any, path: str) -> str:
         name = self.fresh()
@@ -210,10 +210,10 @@ class _Source:
         return f"from_ordinal({self.int(schema, known, path)} + 719163)"
 
     def long_timestamp_micros(self, schema: Any, known: Any, path: str) -> str:
-        return f"EPOCH + timedelta(microseconds={self.long(schema, known, path)})"
+        return f"EPOCH + timedelta(0, 0, {self.long(schema, known, path)})"
 
     def long_timestamp_millis(self, schema: Any, known: Any, path: str) -> str:
-        return f"EPOCH + timedelta(milliseconds={self.long(schema, known, path)})"
+        return f"EPOCH + timedelta(0, 0, 0, {self.long(schema, known, path)})"
 
     def boolean(self, schema: Any, known: Any, path: str) -> str:
         name = self.fresh()
@@ -239,17 +239,30 @@ def _builder(model: type[BaseModel] | type[Enum]) -> Callable[[dict[str, Any]], 
     assert issubclass(model, BaseModel)
     defaults = {name: field.default for name, field in model.model_fields.items() if not field.is_required()}
     names = set(model.model_fields)
-    new, put = object.__new__, object.__setattr__
+    new = object.__new__
+    put_values, put_names, put_extra, put_private = (BaseModel.__dict__[slot].__set__ for slot in BaseModel.__slots__)
 
     def build(values: dict[str, Any]) -> object:
         made = new(model)
-        put(made, "__dict__", values if len(values) == len(names) else defaults | values)
-        put(made, "__pydantic_fields_set__", names)
-        put(made, "__pydantic_extra__", None)
-        put(made, "__pydantic_private__", None)
+        put_values(made, values if len(values) == len(names) else defaults | values)
+        put_names(made, names)
+        put_extra(made, None)
+        put_private(made, None)
         return made
 
     return build
+
+
+_UNKNOWN = SafeUUID.unknown
+_put = object.__setattr__
+
+
+def _uuid(text: str) -> UUID:
+    """UUID(text) of text that was checked, in half the time."""
+    made = object.__new__(UUID)
+    _put(made, "int", int(text.replace("-", ""), 16))
+    _put(made, "is_safe", _UNKNOWN)
+    return made
 
 
 def _bad(expected: str, found: object, position: int) -> UndecodableError:
@@ -297,6 +310,6 @@ _HELPERS: dict[str, Any] = {
     "is_uuid": re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII).fullmatch,
     "from_ordinal": date.fromordinal,
     "timedelta": timedelta,
-    "UUID": UUID,
+    "uuid": _uuid,
     "EPOCH": datetime(1970, 1, 1, tzinfo=UTC),
 }

@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 
 Apply = Callable[[Donation | None, Event], Donation]
 
+MAX_BATCH = 20_000
+"""Records in one transaction, reached only while catching up: the more of them concern one donation, the fewer rows are written."""
+
 SAMPLE_ABOVE = 500
 """In batches of more entries than this, time to visible is observed for every tenth entry."""
 
@@ -214,7 +217,7 @@ def _add_status(batch: Batch, partition: int, account: Account) -> None:
     donation = account.donation
     if donation is None:
         return
-    axes = status.axes(donation)
+    axes, headline, amounts = status.status(donation)
     pledge = donation.pledge
     parties = {party: None for leg in pledge.legs.values() for party in (leg.from_party, leg.to_party)}
     batch.rows["donations"].append(
@@ -230,17 +233,13 @@ def _add_status(batch: Batch, partition: int, account: Account) -> None:
             list(parties),
             list(pledge.legs),
             pledge.purpose,
-            status.headline(donation, axes),
-            axes.pledge,
-            axes.approval,
-            axes.disbursement,
-            axes.receipt,
+            headline,
+            *axes,
             account.announced_on,
             account.changed_at,
             donation.next_deadline,
         )
     )
-    amounts = status.amounts(donation)
     for currency, row in amounts.items():
         if account.amounts.get(currency) != row:  # most events move no money
             batch.rows["amounts"].append((donation.donation_id, currency, *row))

@@ -8,14 +8,13 @@ from aidtrail import metrics
 from aidtrail.domain.donation import apply
 from aidtrail.errors import FenceLostError
 from aidtrail.log import Log
-from aidtrail.projection import Apply, Projection
+from aidtrail.projection import MAX_BATCH, Apply, Projection
 from aidtrail.topics import Topics
 from aidtrail.views import schema
 from aidtrail.views.writer import Writer
 
 logger = logging.getLogger(__name__)
 
-MAX_BATCH = 5000
 POLL_SECONDS = 0.5
 PUBLISH_SECONDS = 1.0
 

@@ -14,15 +14,14 @@ from psycopg import sql
 from aidtrail.domain.donation import apply
 from aidtrail.errors import UnavailableError, UsageError
 from aidtrail.log import Log
-from aidtrail.projection import Apply, Projection
+from aidtrail.projection import MAX_BATCH, Apply, Projection
 from aidtrail.service import young_garbage_only
 from aidtrail.topics import Topics
 from aidtrail.views import schema
 from aidtrail.views.writer import KEYS, Writer
 
-MAX_BATCH = 5000
 POLL_SECONDS = 30.0
-NEAR = 2 * MAX_BATCH
+NEAR = 10_000
 """Records behind the live build at which the live build is made to wait for a moment, so that both stand at one cut."""
 MAX_NAMED = 20
 

@@ -2,18 +2,18 @@
 
 `apply` sets down what an event says and what follows from it (the last signature grants, new terms supersede). It asks no policy: that was
 done once, by `rules.check`, and the verdict is a recorded fact. Whatever `check` admits, of any version, `apply` must be able to read.
-Mappings in the state are never changed once made: each step copies the few it touches.
+The state is named tuples, made anew three times as fast as frozen dataclasses are; mappings in it are never changed once made: each step
+copies the few it touches.
 """
 
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
-from operator import attrgetter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from aidtrail.domain import events as e
 from aidtrail.domain.money import ZERO, Amounts, Money, total
@@ -55,9 +55,13 @@ ENDED = (PledgeState.WITHDRAWN, PledgeState.EXPIRED)
 LIVE = (ApprovalState.PENDING, ApprovalState.GRANTED)
 IN_FLIGHT = (DisbursementState.INSTRUCTED, DisbursementState.RELEASED)
 
+# Members that are asked for at every event: in Python 3.11 a member costs ten times as much through its class.
+_GRANTED, _MET, _OBSERVED = ApprovalState.GRANTED, ConditionState.MET, e.Oversight.OBSERVED
 
-@dataclass(frozen=True, slots=True)
-class Pledge:
+_EMPTY: Mapping[str, Any] = MappingProxyType({})
+
+
+class Pledge(NamedTuple):
     """The terms in force and who made them. `amounts` is by currency, `legs` by leg_id in the order of the route."""
 
     state: PledgeState
@@ -77,8 +81,7 @@ class Pledge:
     amended_by: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class Approval:
+class Approval(NamedTuple):
     """A request to a mechanism and what became of it. `granted` is, per currency, the least that any approver gave so far: it counts only
     in state granted. `valid_until` is the earliest that any approver stated."""
 
@@ -93,18 +96,17 @@ class Approval:
     requested_for: str
     deciders: tuple[str, ...] = ()
     approvals: int = 0
-    granted: Amounts = field(default_factory=dict)
-    conditions: Mapping[str, ConditionState] = field(default_factory=dict)
+    granted: Amounts = _EMPTY
+    conditions: Mapping[str, ConditionState] = _EMPTY
     valid_until: datetime | None = None
 
     @property
     def usable(self) -> bool:
         """Granted, and every condition met. Whether it is still valid at a given moment is for the caller: this state knows no clock."""
-        return self.state is ApprovalState.GRANTED and all(state is ConditionState.MET for state in self.conditions.values())
+        return self.state is _GRANTED and all(state is _MET for state in self.conditions.values())
 
 
-@dataclass(frozen=True, slots=True)
-class Disbursement:
+class Disbursement(NamedTuple):
     """One payment on one leg, in one currency. `planned` is what a schedule said, `instructed` what a preparer ordered, `settled` what the
     bank booked; `received` is None until the receiver has spoken. `disputed_by` is set while a dispute is open. `leg` is as it was when the
     payment was planned, instructed or reported: where no money moved, an amendment may have taken it off the route since."""
@@ -144,8 +146,7 @@ class Disbursement:
         return ZERO if self.received is None else max(ZERO, min(self.received, self.settled - self.returned - self.fees))
 
 
-@dataclass(frozen=True, slots=True)
-class Donation:
+class Donation(NamedTuple):
     """`version` counts the admitted events. `closed_by` is the actor who closed it while it is closed."""
 
     donation_id: str
@@ -153,9 +154,9 @@ class Donation:
     oversight: e.Oversight
     contribution: e.Contribution
     pledge: Pledge
-    approvals: Mapping[str, Approval] = field(default_factory=dict)
-    disbursements: Mapping[str, Disbursement] = field(default_factory=dict)
-    utilised: Amounts = field(default_factory=dict)
+    approvals: Mapping[str, Approval] = _EMPTY
+    disbursements: Mapping[str, Disbursement] = _EMPTY
+    utilised: Amounts = _EMPTY
     closed_by: str | None = None
 
     @property
@@ -186,20 +187,6 @@ class Deadline(NamedTuple):
     due_at: datetime
     event_type: str
     approval_id: str | None
-
-
-if TYPE_CHECKING:
-    from dataclasses import replace
-else:
-    _read = {cls: attrgetter(*cls.__slots__) for cls in (Pledge, Approval, Disbursement, Donation)}
-    _write = object.__setattr__
-
-    def replace(old, /, **changes):
-        """dataclasses.replace for the four classes above at a third of its time: `apply` runs for every event ever recorded."""
-        new = type(old)(*_read[type(old)](old))
-        for name, value in changes.items():
-            _write(new, name, value)
-        return new
 
 
 def apply(donation: Donation | None, event: e.Event) -> Donation:
@@ -255,7 +242,7 @@ def terms_sha256(
 def deadlines(donation: Donation) -> tuple[Deadline, ...]:
     """What falls due. Only what would be admitted then: nothing of a closed or an observed donation, and no expiry of a pledge that has
     ended, is fully paid or has payments in flight (these come back here when the money does)."""
-    if donation.closed_by is not None or donation.oversight is e.Oversight.OBSERVED:
+    if donation.closed_by is not None or donation.oversight is _OBSERVED:
         return ()
     due: list[Deadline] = []
     pledge = donation.pledge
@@ -264,7 +251,7 @@ def deadlines(donation: Donation) -> tuple[Deadline, ...]:
         if not in_flight and undisbursed(donation):
             due.append(Deadline(pledge.valid_until, e.PledgeExpired.type, None))
     for approval in donation.approvals.values():
-        if approval.state is ApprovalState.GRANTED and approval.valid_until is not None:
+        if approval.state is _GRANTED and approval.valid_until is not None:
             due.append(Deadline(approval.valid_until, e.ApprovalExpired.type, approval.approval_id))
     return tuple(due)
 
@@ -305,20 +292,18 @@ def _pledge_announced(event: e.PledgeAnnounced) -> Donation:
 
 
 def _pledge_confirmed(donation: Donation, event: e.PledgeConfirmed) -> Donation:
-    pledge = replace(
-        donation.pledge,
+    pledge = donation.pledge._replace(
         state=PledgeState.COMMITTED,
         confirmed_by=event.meta.actor.actor_id,
         agreement_reference=event.agreement_reference,
     )
-    return replace(donation, version=donation.version + 1, pledge=pledge)
+    return donation._replace(version=donation.version + 1, pledge=pledge)
 
 
 def _pledge_amended(donation: Donation, event: e.PledgeAmended) -> Donation:
     """New terms supersede every approval that was bound to the old ones."""
     old = donation.pledge
-    pledge = replace(
-        old,
+    pledge = old._replace(
         beneficiary=event.beneficiary,
         legs={leg.leg_id: leg for leg in event.route},
         purpose=event.purpose,
@@ -330,23 +315,22 @@ def _pledge_amended(donation: Donation, event: e.PledgeAmended) -> Donation:
         amended_by=old.amended_by | {event.meta.actor.actor_id},
     )
     approvals = donation.approvals if pledge.terms_sha256 == old.terms_sha256 else _superseded(donation.approvals, LIVE)
-    return replace(donation, version=donation.version + 1, pledge=pledge, approvals=approvals)
+    return donation._replace(version=donation.version + 1, pledge=pledge, approvals=approvals)
 
 
 def _pledge_ended(donation: Donation, event: e.PledgeWithdrawn | e.PledgeExpired) -> Donation:
     """An ended pledge leaves nothing to decide on. What was granted stays: it lets intermediaries pass on what they hold."""
     state = PledgeState.WITHDRAWN if isinstance(event, e.PledgeWithdrawn) else PledgeState.EXPIRED
-    return replace(
-        donation,
+    return donation._replace(
         version=donation.version + 1,
-        pledge=replace(donation.pledge, state=state),
+        pledge=donation.pledge._replace(state=state),
         approvals=_superseded(donation.approvals, (ApprovalState.PENDING,)),
     )
 
 
 def _superseded(approvals: Mapping[str, Approval], states: tuple[ApprovalState, ...]) -> Mapping[str, Approval]:
     return {
-        approval_id: replace(approval, state=ApprovalState.SUPERSEDED) if approval.state in states else approval
+        approval_id: approval._replace(state=ApprovalState.SUPERSEDED) if approval.state in states else approval
         for approval_id, approval in approvals.items()
     }
 
@@ -355,7 +339,7 @@ def _superseded(approvals: Mapping[str, Approval], states: tuple[ApprovalState, 
 
 
 def _with_approval(donation: Donation, approval: Approval) -> Donation:
-    return replace(donation, version=donation.version + 1, approvals={**donation.approvals, approval.approval_id: approval})
+    return donation._replace(version=donation.version + 1, approvals={**donation.approvals, approval.approval_id: approval})
 
 
 def _approval_requested(donation: Donation, event: e.ApprovalRequested) -> Donation:
@@ -385,13 +369,12 @@ def _approval_decided(donation: Donation, event: e.ApprovalDecided) -> Donation:
     approval = donation.approvals[event.approval_id]
     deciders = (*approval.deciders, event.meta.actor.actor_id)
     if event.decision is e.Decision.REJECT:
-        return _with_approval(donation, replace(approval, state=ApprovalState.REJECTED, deciders=deciders))
+        return _with_approval(donation, approval._replace(state=ApprovalState.REJECTED, deciders=deciders))
     approvals = approval.approvals + 1
     valid = [moment for moment in (approval.valid_until, event.valid_until) if moment is not None]
     return _with_approval(
         donation,
-        replace(
-            approval,
+        approval._replace(
             state=ApprovalState.GRANTED if approvals >= approval.approvals_required else ApprovalState.PENDING,
             deciders=deciders,
             approvals=approvals,
@@ -411,11 +394,11 @@ def granted_after(approval: Approval, event: e.ApprovalDecided) -> dict[str, Dec
 
 
 def _approval_revoked(donation: Donation, event: e.ApprovalRevoked) -> Donation:
-    return _with_approval(donation, replace(donation.approvals[event.approval_id], state=ApprovalState.REVOKED))
+    return _with_approval(donation, donation.approvals[event.approval_id]._replace(state=ApprovalState.REVOKED))
 
 
 def _approval_expired(donation: Donation, event: e.ApprovalExpired) -> Donation:
-    return _with_approval(donation, replace(donation.approvals[event.approval_id], state=ApprovalState.EXPIRED))
+    return _with_approval(donation, donation.approvals[event.approval_id]._replace(state=ApprovalState.EXPIRED))
 
 
 def _condition_ruled(donation: Donation, event: e.ConditionMet | e.ConditionBreached) -> Donation:
@@ -424,7 +407,7 @@ def _condition_ruled(donation: Donation, event: e.ConditionMet | e.ConditionBrea
     if event.condition_id not in approval.conditions:
         raise KeyError(event.condition_id)
     state = ConditionState.MET if isinstance(event, e.ConditionMet) else ConditionState.BREACHED
-    return _with_approval(donation, replace(approval, conditions={**approval.conditions, event.condition_id: state}))
+    return _with_approval(donation, approval._replace(conditions={**approval.conditions, event.condition_id: state}))
 
 
 # --- disbursement -------------------------------------------------------------------------------------------------------------------
@@ -432,7 +415,7 @@ def _condition_ruled(donation: Donation, event: e.ConditionMet | e.ConditionBrea
 
 def _with_disbursement(donation: Donation, disbursement: Disbursement) -> Donation:
     disbursements = {**donation.disbursements, disbursement.disbursement_id: disbursement}
-    return replace(donation, version=donation.version + 1, disbursements=disbursements)
+    return donation._replace(version=donation.version + 1, disbursements=disbursements)
 
 
 def _disbursement_scheduled(donation: Donation, event: e.DisbursementScheduled) -> Donation:
@@ -470,7 +453,7 @@ def _disbursement_instructed(donation: Donation, event: e.DisbursementInstructed
 
 def _disbursement_released(donation: Donation, event: e.DisbursementReleased) -> Donation:
     disbursement = donation.disbursements[event.disbursement_id]
-    return _with_disbursement(donation, replace(disbursement, state=DisbursementState.RELEASED, released_by=event.meta.actor.actor_id))
+    return _with_disbursement(donation, disbursement._replace(state=DisbursementState.RELEASED, released_by=event.meta.actor.actor_id))
 
 
 def _disbursement_settled(donation: Donation, event: e.DisbursementSettled) -> Donation:
@@ -480,17 +463,17 @@ def _disbursement_settled(donation: Donation, event: e.DisbursementSettled) -> D
     else:
         paid = donation.disbursements[event.disbursement_id]
     return _with_disbursement(
-        donation, replace(paid, state=DisbursementState.SETTLED, settled=event.amount.amount, booked_on=event.booked_on)
+        donation, paid._replace(state=DisbursementState.SETTLED, settled=event.amount.amount, booked_on=event.booked_on)
     )
 
 
 def _disbursement_rejected(donation: Donation, event: e.DisbursementRejected) -> Donation:
-    return _with_disbursement(donation, replace(donation.disbursements[event.disbursement_id], state=DisbursementState.REJECTED))
+    return _with_disbursement(donation, donation.disbursements[event.disbursement_id]._replace(state=DisbursementState.REJECTED))
 
 
 def _disbursement_returned(donation: Donation, event: e.DisbursementReturned) -> Donation:
     disbursement = donation.disbursements[event.disbursement_id]
-    return _with_disbursement(donation, replace(disbursement, returned=disbursement.returned + event.amount.amount))
+    return _with_disbursement(donation, disbursement._replace(returned=disbursement.returned + event.amount.amount))
 
 
 # --- receipt ------------------------------------------------------------------------------------------------------------------------
@@ -499,38 +482,38 @@ def _disbursement_returned(donation: Donation, event: e.DisbursementReturned) ->
 def _funds_received(donation: Donation, event: e.FundsReceived) -> Donation:
     disbursement = donation.disbursements[event.disbursement_id]
     fees = event.fees.amount if event.fees is not None else ZERO
-    return _with_disbursement(donation, replace(disbursement, received=event.amount.amount, fees=fees))
+    return _with_disbursement(donation, disbursement._replace(received=event.amount.amount, fees=fees))
 
 
 def _receipt_acknowledged(donation: Donation, event: e.ReceiptAcknowledged) -> Donation:
     disbursement = donation.disbursements[event.disbursement_id]
-    return _with_disbursement(donation, replace(disbursement, acknowledged=disbursement.acknowledged + event.amount.amount))
+    return _with_disbursement(donation, disbursement._replace(acknowledged=disbursement.acknowledged + event.amount.amount))
 
 
 def _receipt_disputed(donation: Donation, event: e.ReceiptDisputed) -> Donation:
     disbursement = donation.disbursements[event.disbursement_id]
-    return _with_disbursement(donation, replace(disbursement, disputed_by=event.meta.actor.actor_id))
+    return _with_disbursement(donation, disbursement._replace(disputed_by=event.meta.actor.actor_id))
 
 
 def _dispute_resolved(donation: Donation, event: e.DisputeResolved) -> Donation:
-    return _with_disbursement(donation, replace(donation.disbursements[event.disbursement_id], disputed_by=None))
+    return _with_disbursement(donation, donation.disbursements[event.disbursement_id]._replace(disputed_by=None))
 
 
 def _utilisation_reported(donation: Donation, event: e.UtilisationReported) -> Donation:
     currency = event.amount.currency
     utilised = {**donation.utilised, currency: donation.utilised.get(currency, ZERO) + event.amount.amount}
-    return replace(donation, version=donation.version + 1, utilised=utilised)
+    return donation._replace(version=donation.version + 1, utilised=utilised)
 
 
 # --- the donation as a whole --------------------------------------------------------------------------------------------------------
 
 
 def _donation_closed(donation: Donation, event: e.DonationClosed) -> Donation:
-    return replace(donation, version=donation.version + 1, closed_by=event.meta.actor.actor_id)
+    return donation._replace(version=donation.version + 1, closed_by=event.meta.actor.actor_id)
 
 
 def _donation_reopened(donation: Donation, event: e.DonationReopened) -> Donation:
-    return replace(donation, version=donation.version + 1, closed_by=None)
+    return donation._replace(version=donation.version + 1, closed_by=None)
 
 
 _STEPS: dict[type[e.Event], Callable[[Donation, Any], Donation]] = {

@@ -3,6 +3,7 @@
 All of it is derived from the state, by no clock: an approval past its validity counts until its expiry is recorded.
 """
 
+from collections.abc import Mapping
 from decimal import Decimal
 from enum import StrEnum
 from typing import NamedTuple
@@ -67,6 +68,14 @@ class Headline(StrEnum):
     CLOSED = "closed"
 
 
+class Status(NamedTuple):
+    """All that a list shows of a donation. `amounts` is by currency."""
+
+    axes: "Axes"
+    headline: Headline
+    amounts: dict[str, "AmountRow"]
+
+
 class Axes(NamedTuple):
     pledge: PledgeState
     approval: ApprovalAxis
@@ -94,6 +103,17 @@ class AmountRow(NamedTuple):
 _PLEDGED, _APPROVED, _IN_FLIGHT, _SETTLED, _RETURNED, _PASSED_ON, _HELD, _RECEIVED, _ACKNOWLEDGED, _UTILISED = range(10)
 _NOTHING = [ZERO] * 10
 
+# Read as often as there are payments: in Python 3.11 a member costs ten times as much through its class.
+_OBSERVED, _WAS_GRANTED, _IS_PENDING = Oversight.OBSERVED, ApprovalState.GRANTED, ApprovalState.PENDING
+_WAS_SETTLED, _IS_SCHEDULED = DisbursementState.SETTLED, DisbursementState.SCHEDULED
+
+
+def status(donation: Donation) -> Status:
+    """Where a donation stands. The amounts are most of the work, and the axes follow from them: so all of it is found together."""
+    rows = amounts(donation)
+    found = axes(donation, rows)
+    return Status(found, headline(donation, found), rows)
+
 
 def amounts(donation: Donation) -> dict[str, AmountRow]:
     """The row of every currency that was ever pledged, paid or used, the pledged ones first."""
@@ -104,13 +124,14 @@ def amounts(donation: Donation) -> dict[str, AmountRow]:
             for currency, amount in approval.granted.items():
                 _row(rows, currency)[_APPROVED] += amount
     if donation.disbursements:
-        observed = donation.oversight is Oversight.OBSERVED
+        observed = donation.oversight is _OBSERVED
         parents = () if observed else {leg.parent_leg_id for leg in pledge.legs.values()}
         for paid in donation.disbursements.values():
-            leg = paid.leg
-            if paid.state is DisbursementState.SETTLED:
+            leg, state = paid.leg, paid.state
+            from_donor = observed or leg.parent_leg_id is None
+            if state is _WAS_SETTLED:
                 row = _row(rows, paid.currency)
-                if observed or leg.parent_leg_id is None:
+                if from_donor:
                     row[_SETTLED] += paid.settled
                     row[_RETURNED] += paid.returned
                 else:
@@ -123,9 +144,9 @@ def amounts(donation: Donation) -> dict[str, AmountRow]:
                     if leg.to_party == pledge.beneficiary:
                         row[_RECEIVED] += paid.received
                         row[_ACKNOWLEDGED] += paid.acknowledged
-            elif paid.state in IN_FLIGHT:
+            elif state in IN_FLIGHT:
                 row = _row(rows, paid.currency)
-                if leg.parent_leg_id is None:
+                if from_donor:
                     row[_IN_FLIGHT] += paid.instructed
                 else:
                     row[_HELD] -= paid.instructed
@@ -141,15 +162,14 @@ def _row(rows: dict[str, list[Decimal]], currency: str) -> list[Decimal]:
     return row
 
 
-def axes(donation: Donation) -> Axes:
-    """Where the donation stands: four answers that do not depend on one another."""
-    return Axes(donation.pledge.state, _approval(donation), _disbursement(donation), _receipt(donation))
+def axes(donation: Donation, rows: Mapping[str, AmountRow]) -> Axes:
+    """Where the donation stands: four answers that do not depend on one another. Requires that `rows` are its `amounts`."""
+    return Axes(donation.pledge.state, _approval(donation, rows), _disbursement(donation, rows), _receipt(donation, rows))
 
 
-def headline(donation: Donation, known: Axes | None = None) -> Headline:
-    """One word for a list: what somebody must act on first, else how far the money is, else how far the papers are. Who has the axes
-    already passes them on: they are most of the work."""
-    pledge, approval, disbursement, receipt = known or axes(donation)
+def headline(donation: Donation, axes: Axes) -> Headline:
+    """One word for a list: what somebody must act on first, else how far the money is, else how far the papers are."""
+    pledge, approval, disbursement, receipt = axes
     if donation.closed_by is not None:
         return Headline.CLOSED
     if receipt is ReceiptAxis.DISPUTED:
@@ -184,66 +204,57 @@ _BY_APPROVAL = {
 }
 
 
-def _approval(donation: Donation) -> ApprovalAxis:
-    if donation.oversight is Oversight.OBSERVED:
+def _approval(donation: Donation, rows: Mapping[str, AmountRow]) -> ApprovalAxis:
+    if donation.oversight is _OBSERVED:
         return ApprovalAxis.NOT_RECORDED
     approvals = donation.approvals
     if not approvals:
         return ApprovalAxis.NONE
-    left = dict(donation.pledge.amounts)
-    granted = pending = ended_in_use = False
+    granted = pending = ended = False
     for approval in approvals.values():
-        if approval.state is ApprovalState.PENDING:
-            pending = True
-        elif approval.state is ApprovalState.GRANTED:
+        if approval.state is _WAS_GRANTED:
             granted = True
-            if approval.usable:
-                for currency, amount in approval.granted.items():
-                    left[currency] = left.get(currency, ZERO) - amount
+        elif approval.state is _IS_PENDING:
+            pending = True
         else:
-            ended_in_use = True
-    if ended_in_use:  # what was paid under an approval stays approved after it ended
-        for paid in donation.disbursements.values():
-            used = paid.in_flight + paid.net
-            if paid.leg.parent_leg_id is not None or paid.approval_id is None or used <= 0:
-                continue
-            if approvals[paid.approval_id].state is not ApprovalState.GRANTED:
-                granted = True
-                left[paid.currency] = left.get(paid.currency, ZERO) - used
-    if granted:
-        return ApprovalAxis.GRANTED if max(left.values(), default=ZERO) <= 0 else ApprovalAxis.PARTLY
+            ended = True
+    used = _used_of_ended(donation) if ended else {}
+    if granted or used:
+        covered = all(row.pledged <= row.approved + used.get(currency, ZERO) for currency, row in rows.items())
+        return ApprovalAxis.GRANTED if covered else ApprovalAxis.PARTLY
     if pending:
         return ApprovalAxis.PENDING
     return ApprovalAxis(list(approvals.values())[-1].state)
 
 
-def _disbursement(donation: Donation) -> DisbursementAxis:
-    observed = donation.oversight is Oversight.OBSERVED
-    left = dict(donation.pledge.amounts)
-    scheduled = in_flight = settled = net = False
+def _used_of_ended(donation: Donation) -> dict[str, Decimal]:
+    """What was paid, or is in flight, under approvals that ended since: it stays approved. By currency, only what is above zero."""
+    used: dict[str, Decimal] = {}
     for paid in donation.disbursements.values():
-        if not observed and paid.leg.parent_leg_id is not None:
-            continue
-        if paid.state is DisbursementState.SETTLED:
-            kept = paid.settled - paid.returned
-            settled = settled or paid.settled > 0
-            net = net or kept > 0
-            left[paid.currency] = left.get(paid.currency, ZERO) - kept
-        elif paid.state in IN_FLIGHT:
-            in_flight = True
-        elif paid.state is DisbursementState.SCHEDULED:
-            scheduled = True
-    if in_flight:
+        if paid.leg.parent_leg_id is None and paid.approval_id is not None:
+            amount = paid.in_flight + paid.net
+            if amount > 0 and donation.approvals[paid.approval_id].state is not _WAS_GRANTED:
+                used[paid.currency] = used.get(paid.currency, ZERO) + amount
+    return used
+
+
+def _disbursement(donation: Donation, rows: Mapping[str, AmountRow]) -> DisbursementAxis:
+    if not donation.disbursements:
+        return DisbursementAxis.NONE
+    if any(row.in_flight for row in rows.values()):
         return DisbursementAxis.IN_FLIGHT
-    if net:
-        return DisbursementAxis.FULL if max(left.values(), default=ZERO) <= 0 else DisbursementAxis.PARTLY
-    if settled:
+    if any(row.settled > row.returned for row in rows.values()):
+        full = all(row.pledged <= row.settled - row.returned for row in rows.values())
+        return DisbursementAxis.FULL if full else DisbursementAxis.PARTLY
+    if any(row.settled for row in rows.values()):
         return DisbursementAxis.RETURNED
-    return DisbursementAxis.SCHEDULED if scheduled else DisbursementAxis.NONE
+    observed = donation.oversight is _OBSERVED
+    from_donor = (paid for paid in donation.disbursements.values() if observed or paid.leg.parent_leg_id is None)
+    return DisbursementAxis.SCHEDULED if any(paid.state is _IS_SCHEDULED for paid in from_donor) else DisbursementAxis.NONE
 
 
-def _receipt(donation: Donation) -> ReceiptAxis:
-    pledge = donation.pledge
+def _receipt(donation: Donation, rows: Mapping[str, AmountRow]) -> ReceiptAxis:
+    beneficiary = donation.pledge.beneficiary
     begun = False
     complete = True
     for paid in donation.disbursements.values():
@@ -254,12 +265,12 @@ def _receipt(donation: Donation) -> ReceiptAxis:
         elif paid.settled > paid.returned:
             if paid.received is None:
                 complete = False
-            elif paid.leg.to_party == pledge.beneficiary:
+            elif paid.leg.to_party == beneficiary:
                 begun = True
                 if paid.acknowledged < paid.arrived:
                     complete = False
     if not begun:
         return ReceiptAxis.NONE
-    if complete and not any(row.held for row in amounts(donation).values()):
+    if complete and not any(row.held for row in rows.values()):
         return ReceiptAxis.ACKNOWLEDGED
     return ReceiptAxis.PARTLY
