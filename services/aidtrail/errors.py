@@ -60,3 +60,11 @@ class ProofError(AidtrailError):
     def __init__(self, expected: str, found: str) -> None:
         super().__init__(f"the proof does not hold: expected {expected}, found {found}")
         self.expected, self.found = expected, found
+
+
+class NoteError(AidtrailError):
+    """A signed note, a checkpoint or a key is not written as its specification says, or no trusted key signed it as it stands."""
+
+    def __init__(self, where: str, expected: str, found: str) -> None:
+        super().__init__(f"{where}: expected {expected}, found {found}")
+        self.where, self.expected, self.found = where, expected, found
