@@ -1,0 +1,1 @@
+"""HTTP: who is asking (`tokens`), and what he may see and submit (`domain.authority`)."""
