@@ -237,7 +237,9 @@ def test_hashes_that_were_handed_in_are_left_as_they_were() -> None:
     assert hashes == HASHES
 
 
-@pytest.mark.parametrize(("size", "peaks"), [(-1, []), (0, [HASHES[0]]), (3, [HASHES[0]]), (1, [b"short"]), (4, HASHES[:2])])
+@pytest.mark.parametrize(
+    ("size", "peaks"), [(-1, []), (-1, [HASHES[0]]), (0, [HASHES[0]]), (3, [HASHES[0]]), (1, [b"short"]), (4, HASHES[:2])]
+)
 def test_a_tree_is_not_resumed_from_peaks_that_do_not_fit_its_size(size: int, peaks: list[bytes]) -> None:
     with pytest.raises(ProofError, match="expected"):
         Tree(size, peaks)
@@ -334,15 +336,17 @@ def test_sizes_that_shrink_or_begin_at_nothing_have_no_consistency_proof(old: in
         verify_consistency(old, ROOTS[0], new, ROOTS[0], [])
 
 
-def test_bytes_cannot_move_between_the_hashes_of_a_path() -> None:
-    first, second, *_ = path = inclusion_path(0, 4, node)
-    shifted = [first + second[:1], second[1:]]
+def test_bytes_cannot_move_between_the_hashes_that_are_joined() -> None:
+    leaf, (sibling,), root = HASHES[0], inclusion_path(0, 2, node), ROOTS[2]
     old_root, (beside,) = ROOTS[2], consistency_path(2, 4, node)
 
-    verify_inclusion(HASHES[0], 0, 4, path, ROOTS[4])
-    assert not accepted(verify_inclusion, HASHES[0], 0, 4, shifted, ROOTS[4])
+    verify_inclusion(leaf, 0, 2, [sibling], root)
     verify_consistency(2, old_root, 4, ROOTS[4], [beside])
-    assert not accepted(verify_consistency, 2, old_root + beside[:1], 4, ROOTS[4], [beside[1:]])
+    for cut in (1, 31):
+        assert not accepted(verify_inclusion, leaf[:cut], 0, 2, [leaf[cut:] + sibling], root)
+        assert not accepted(verify_inclusion, leaf + sibling[:cut], 0, 2, [sibling[cut:]], root)
+        assert not accepted(verify_consistency, 2, old_root[:cut], 4, ROOTS[4], [old_root[cut:] + beside])
+        assert not accepted(verify_consistency, 2, old_root + beside[:cut], 4, ROOTS[4], [beside[cut:]])
 
 
 # A proof verifies for exactly those sizes and indexes that give the tree the same shape. The two functions below write that shape down by

@@ -214,7 +214,7 @@ def test_a_wrong_signature_of_a_known_key_spoils_right_ones(key: SignerKey, leng
 def test_a_key_that_signed_twice_counts_once() -> None:
     later = n.cosign(TEXT, WITNESS, SEEN + 60)
 
-    assert n.verify(Note(TEXT, (*SIGNED.signatures, later, *SIGNED.signatures)), KEYS) == n.verify(SIGNED, KEYS)
+    assert n.verify(Note(TEXT, (*SIGNED.signatures, *SIGNED.signatures, later)), KEYS) == n.verify(SIGNED, KEYS)
 
 
 def test_a_public_key_that_is_no_point_of_the_curve_verifies_nothing() -> None:
@@ -243,6 +243,14 @@ def test_a_cosignature_with_another_time_is_refused() -> None:
         tried += 1
 
     print(f"\ncosignatures with another time: tried {tried}, wrongly accepted 0")
+
+
+def test_a_cosignature_of_a_time_out_of_range_is_refused_though_its_key_made_it() -> None:
+    as_log, time_seconds = replace(WITNESS, type=ED25519), 2**63
+    made = n.sign(f"cosignature/v1\ntime {time_seconds}\n{TEXT}", as_log).value
+
+    with pytest.raises(NoteError, match="time: expected a number from 0 to"):
+        n.verify(Note(TEXT, (Signature(WITNESS.name, WITNESS.verifier.id, time_seconds.to_bytes(8, "big") + made),)), KEYS)
 
 
 def test_a_signature_of_a_log_is_no_cosignature_and_a_cosignature_none_of_a_log() -> None:
@@ -333,6 +341,14 @@ SIGNATURE = str(SIGNED.signatures[0])
 def test_what_is_not_written_as_a_signed_note_is_refused(note: bytes, said: str) -> None:
     with pytest.raises(NoteError, match=said):
         n.parse(note)
+
+
+@pytest.mark.parametrize("control", [chr(code) for code in range(32) if code != 10])
+def test_no_control_character_but_the_newline_is_read_or_signed(control: str) -> None:
+    assert refused(n.parse, f"{control}{TEXT}\n{SIGNATURE}".encode())
+    assert refused(n.parse, f"{TEXT}\n— a{control}b AAAAAAA=\n".encode())
+    assert refused(n.sign, f"{TEXT}{control}\n", LOG)
+    assert refused(SignerKey, f"a{control}b", ED25519, LOG.secret)
 
 
 def test_as_many_signatures_as_the_specification_asks_for_are_read() -> None:
@@ -445,6 +461,14 @@ def test_a_verifier_key_that_is_not_written_as_specified_is_refused(vkey: str, s
         SignerKey.parse(vkey)
     with pytest.raises(NoteError):
         SignerKey.parse(f"PRIVATE+KEY+{vkey}")
+
+
+def test_a_secret_without_its_warning_is_no_signer_key() -> None:
+    bare = LOG.skey.removeprefix("PRIVATE+KEY+")
+
+    for skey in (bare, f"private+key+{bare}", f"PRIVATE+KEY+PRIVATE+KEY+{bare}", f" {LOG.skey}"):
+        with pytest.raises(NoteError):
+            SignerKey.parse(skey)
 
 
 @pytest.mark.parametrize("length", [31, 33])
