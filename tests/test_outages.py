@@ -1,0 +1,162 @@
+"""What must hold when the database and the broker are away for a while: the services stay, say so, and catch up. Counted."""
+
+import gc
+import subprocess
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from time import monotonic
+
+import pytest
+
+from aidtrail.errors import UnavailableError
+from aidtrail.log.kafka import KafkaLog
+from tests.bench import lives
+from tests.brokers import Broker
+from tests.conftest import require_kafka
+from tests.databases import Server
+from tests.test_faults import PARTITIONS, Pipeline
+from tests.waiting import eventually
+
+# kafka-python 3.0.12 leaves a socket whose connection was refused to the garbage collector, which closes it and warns.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+
+SERVICES = ("ledger", "project")
+DONATIONS = 10
+SECONDS = 90.0
+
+
+@pytest.fixture(autouse=True)
+def such_sockets_are_collected_here_and_not_in_a_later_test(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    yield
+    caplog.get_records("call").clear()  # they hold exceptions, and these the sockets
+    gc.collect()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A PostgreSQL that this test may crash."""
+    with Server() as running:
+        yield running
+
+
+@pytest.fixture
+def broker() -> Iterator[Broker]:
+    """A broker that this test may kill."""
+    require_kafka()
+    with Broker() as running:
+        yield running
+
+
+class Watched:
+    """Ledger and projector, each started once in a process of its own, and what is submitted to them."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline
+        self.submitted = 0
+        self.processes = {name: pipeline.start(name) for name in SERVICES}
+        # Longer than any outage here: what is submitted during one is acknowledged after it.
+        self._log = KafkaLog([pipeline.bootstrap], delivery_timeout_seconds=180)
+        self._appender = self._log.appender()
+
+    def submit(self) -> None:
+        """DONATIONS lives more."""
+        first = 1 + self.submitted
+        drafts = list(lives.submissions(self.pipeline.topics.submitted, PARTITIONS, DONATIONS, active=DONATIONS, first=first))
+        self._appender.append(drafts)
+        self.submitted += len(drafts)
+
+    def said(self, name: str) -> str:
+        return (self.pipeline.folder / f"{name}.err").read_text()
+
+    def report(self, *names: str) -> Callable[[], bool]:
+        """A condition: each of these services has said three times more than by now that it tries again."""
+        before = {name: self.said(name).count("trying again") for name in names}
+        return lambda: all(self.said(name).count("trying again") >= count + 3 for name, count in before.items())
+
+    def ruled(self) -> bool:
+        return len(self.pipeline.answered()) == self.submitted
+
+    def caught_up(self) -> bool:
+        try:
+            return self.ruled() and self.pipeline.next_offsets() == self.pipeline.log.end_offsets(self.pipeline.topics.recorded)
+        except UnavailableError:  # our own connection to the broker comes back in its own time
+            return False
+
+    def close(self) -> None:
+        self._appender.close()
+        self._log.close()
+        for process in self.processes.values():
+            if process.poll() is None:
+                process.terminate()
+        for process in self.processes.values():
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def ride_out(server: Server, broker: Broker, folder: Path, seconds: float) -> None:
+    """Both outages, each for so many seconds and until the services concerned have reported it three times; then count."""
+    with ExitStack() as stack:
+        pipeline = Pipeline(broker.bootstrap, server.create_database(), folder, "outages")
+        stack.callback(pipeline.log.close)
+        watched = Watched(pipeline)
+        stack.callback(watched.close)
+        pool = stack.enter_context(ThreadPoolExecutor(1))
+        watched.submit()
+        assert eventually(watched.caught_up, SECONDS), watched.said("project")
+
+        server.crash()
+        until = monotonic() + seconds
+        reported = watched.report("project")
+        quiet = watched.said("ledger")
+        watched.submit()
+        assert eventually(watched.ruled, SECONDS), watched.said("ledger")
+        assert eventually(lambda: reported() and monotonic() >= until, seconds + SECONDS), watched.said("project")
+        assert watched.said("ledger") == quiet  # it has no database to lose
+        server.start()
+        assert eventually(watched.caught_up, SECONDS), watched.said("project")
+
+        watched.submit()
+        broker.kill()
+        until = monotonic() + seconds
+        reported = watched.report(*SERVICES)
+        submission = pool.submit(watched.submit)
+        assert eventually(lambda: reported() and monotonic() >= until, seconds + SECONDS), watched.said("ledger") + watched.said("project")
+        broker.start()
+        submission.result(SECONDS)
+        assert eventually(watched.caught_up, SECONDS), watched.said("ledger") + watched.said("project")
+
+        restarts = sum(process.poll() is not None for process in watched.processes.values())
+        admitted = pipeline.query("SELECT event_id, count(*) FROM live.entries WHERE outcome = 'admitted' GROUP BY 1")
+        lost, twice = watched.submitted - len(admitted), sum(count > 1 for _, count in admitted)
+        answered_twice = pipeline.count("SELECT count(*) FROM live.entries WHERE outcome = 'void'")
+        rows, differences = pipeline.differences()
+        for process in watched.processes.values():
+            process.terminate()
+        codes = [process.wait(30) for process in watched.processes.values()]
+
+    assert (lost, twice, restarts, differences) == (0, 0, 0, 0)
+    assert codes == [0, 0]
+    for name in SERVICES:
+        said = watched.said(name)
+        assert said.count(": running on ") == 1
+        assert "Traceback" not in said
+    print(
+        f"{watched.submitted} submitted, {lost} lost, {twice} twice, 2 outages, {restarts} restarts; "
+        f"{answered_twice} answered again and void; {rows} rows compared, {differences} differences"
+    )
+
+
+def test_the_services_ride_out_a_database_and_a_broker_that_are_away(server: Server, broker: Broker, tmp_path: Path) -> None:
+    ride_out(server, broker, tmp_path, seconds=0)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_the_services_ride_out_outages_of_a_minute_each(server: Server, broker: Broker, tmp_path: Path) -> None:
+    """Longer than the time after which an append counts as unknown."""
+    ride_out(server, broker, tmp_path, seconds=60)
