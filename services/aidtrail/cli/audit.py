@@ -1,18 +1,111 @@
-"""`aidtrail audit`: project the log again beside the live views, compare, and choose which build is live."""
+"""`aidtrail audit`: rule again and compare, project the log again beside the live views and compare, choose which build is live."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.table import Table
 
 from aidtrail import config, show
+from aidtrail.audit import replay as replaying
+from aidtrail.audit.findings import Report
 from aidtrail.audit.rebuild import rebuild as build_again
 from aidtrail.cli.backends import backends
 from aidtrail.cli.donations import Json
+from aidtrail.config import Settings
 from aidtrail.errors import UnavailableError
+from aidtrail.log import Log
 from aidtrail.views import schema
 
-app = typer.Typer(help="Prove that the views are the fold of the log.", no_args_is_help=True)
+app = typer.Typer(help="Prove that the rules were kept, and that the views are the fold of the log.", no_args_is_help=True)
+
+
+@app.command("replay")
+def replay(
+    processes: Annotated[int, typer.Option("--processes", min=1, help="Share the partitions out among so many processes.")] = 1,
+    json_: Json = False,
+) -> None:
+    """Rule again on every submission, from offset 0, and compare each outcome with the recorded one, byte for byte; exit 1 if any differs.
+
+    Proves, for entries of today's rules: each outcome is the one that the rules give for what was submitted, with the parties, actors and
+    mechanisms of the registry as it stood; so every admitted event was made in the name of an enrolled actor in his role, and requester,
+    approver, preparer and releaser are distinct; and no submission was passed over.
+
+    Does not prove: that the log only grew (who can rewrite submissions, registry and entries together leaves nothing to find); that the
+    person wrote the event whose name it bears (that is for access control and signatures); that append times are true; what another version
+    of the rules decided ('not re-decidable': only chain, order, bytes and invariants are checked); or that the views are right (aidtrail
+    audit rebuild).
+    """
+    settings = config.load()
+    with show.bar("entries") as bar:
+        options: Any = {"max_accounts": settings.ledger_accounts, "progress": bar.to}
+        with backends(settings) as opened:
+            if processes == 1:
+                found = replaying.replay(opened.log, opened.topics, **options)
+            else:
+                found = replaying.replay_in_processes(partial(_open_log, settings), opened.topics, processes, **options)
+    if json_:
+        show.lines([_report_json(found)])
+    else:
+        _show_report(found)
+    if found.differing:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _open_log(settings: Settings) -> Iterator[Log]:
+    with backends(settings) as opened:
+        yield opened.log
+
+
+def _report_json(found: Report) -> dict[str, Any]:
+    return vars(found) | {
+        "cut": found.cut and found.cut._asdict(),
+        "differences": [difference._asdict() for difference in found.differences],
+        "voids": [void._asdict() for void in found.voids],
+    }
+
+
+def _show_report(found: Report) -> None:
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for name in ("submissions", "entries", "equal", "differing"):
+        table.add_row(name, f"{getattr(found, name):,}")
+    table.add_row("void", f"{found.void.total():,}")
+    table.add_row("not re-decidable", f"{found.not_redecidable.total():,}")
+    table.add_row("unanswered", f"{found.unanswered:,}")
+    table.add_row("registry events", f"{found.registry_events:,}")
+    out = show.console()
+    out.print(table)
+    for version, count in sorted(found.not_redecidable.items()):
+        out.print(f"not re-decidable: {count:,} entries of rules version {version}; their chain, order, bytes and invariants hold")
+    if found.oldest_unanswered is not None:
+        out.print(f"unanswered: the oldest waits since {_utc(found.oldest_unanswered)}")
+    for void in found.voids:
+        out.print(f"void: partition {void.partition} offset {void.offset} {void.donation_id}: {void.reason}")
+    _more(out, "void", found.void.total() - len(found.voids))
+    for d in found.differences:
+        where = f"{d.topic} partition {d.partition} offset {d.offset} {d.donation_id}"
+        out.print(f"differs: {where} {d.field}: expected {d.expected}, found {d.found}")
+    _more(out, "differs", found.differing - len(found.differences))
+    if found.resting:
+        out.print(f"{found.resting:,} of the equal entries follow a difference in their donation, and are equal given what it recorded")
+    print(f"{found.submissions:,} submissions and {found.entries:,} entries replayed, {found.differing:,} differences")
+
+
+def _more(out: Console, what: str, count: int) -> None:
+    if count:
+        out.print(f"{what}: and {count:,} more")
+
+
+def _utc(milliseconds: int) -> str:
+    return f"{datetime.fromtimestamp(milliseconds / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 @app.command("rebuild")

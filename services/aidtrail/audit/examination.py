@@ -1,0 +1,275 @@
+"""The examination of one partition: every entry that counts is held against what the rules give for its submission. No log, no clock.
+
+Readers' fences (`chain`) say which entries count; that an entry counts proves nothing here.
+"""
+
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from uuid import UUID
+
+from aidtrail import codec
+from aidtrail.audit.findings import Difference, Finding, Report, Void, first_difference, first_leaf
+from aidtrail.chain import Entry, read_entry, submission_of, void_reason
+from aidtrail.domain.donation import Donation
+from aidtrail.domain.events import Event, LedgerStamp, RegistryEvent, SubmissionRefused
+from aidtrail.domain.invariants import invariants
+from aidtrail.domain.registry import EMPTY, Registry, register_all
+from aidtrail.domain.rules import RULES_VERSION
+from aidtrail.errors import MalformedError, UndecodableError
+from aidtrail.ledger_store import START, LedgerStore, Row
+from aidtrail.log import Record
+from aidtrail.ruling import EPOCH, NO_DONATION, Account, donation_of, restore, rule
+from aidtrail.topics import Topics
+
+LATE_MILLISECONDS = 60_000
+"""A registry record that was appended so long before a submission must have been ruled with. The ledger promises it of any that was
+appended before, but two brokers' clocks may differ."""
+
+MILLISECOND = timedelta(milliseconds=1)
+
+
+class Registries:
+    """The registry as it stood at any offset: folded forward as offsets advance, and from the start again where one steps back."""
+
+    def __init__(self, records: Sequence[tuple[RegistryEvent, int, int]]) -> None:
+        """`records` are (event, offset, append time)."""
+        self._events = [(event, offset) for event, offset, _ in records]
+        self._offsets = [offset for _, offset, _ in records]
+        self._timestamps = [timestamp for _, _, timestamp in records]
+        self._registry = EMPTY
+        self._folded = 0
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    def at(self, offset: int) -> Registry:
+        """After the last event at or before `offset`: its own offset differs from `offset` where no event stands there."""
+        if offset != self._registry.offset:
+            if offset < self._registry.offset:
+                self._registry, self._folded = EMPTY, 0
+            stop = bisect_right(self._offsets, offset)
+            self._registry = register_all(self._registry, self._events[self._folded : stop])
+            self._folded = stop
+        return self._registry
+
+    def objection(self, offset: int, before: int, submitted_at: int) -> Finding | None:
+        """Why an entry cannot have been ruled with the registry at `offset`, if the entry before it was ruled with that at `before` and its
+        submission was appended at `submitted_at`."""
+        where, found = "meta.ledger.registry_offset", str(offset)
+        if self.at(offset).offset != offset:
+            return Finding(where, f"the offset of a registry event, at most {self._offsets[-1] if self._offsets else -1}", found)
+        if offset < before:
+            return Finding(where, f"at least {before}, as the entry before it", found)
+        following = self._folded
+        if following < len(self._offsets) and submitted_at - self._timestamps[following] > LATE_MILLISECONDS:
+            seconds = (submitted_at - self._timestamps[following]) // 1000
+            return Finding(where, f"at least {self._offsets[following]}, appended {seconds:,} s before the submission", found)
+        return None
+
+
+class Accounts:
+    """One partition's donations: the newest in memory, all of them in the store, as the ledger keeps them."""
+
+    def __init__(self, store: LedgerStore, max_accounts: int) -> None:
+        self._store = store
+        self._max_accounts = max_accounts
+        self._accounts: OrderedDict[str, Account] = OrderedDict()
+        self._rows: list[Row] = []
+
+    def of(self, donation_id: str) -> Account:
+        account = self._accounts.get(donation_id)
+        if account is not None:
+            self._accounts.move_to_end(donation_id)
+            return account
+        account = self._accounts[donation_id] = Account()
+        for row in self._store.entries(donation_id):
+            event, _ = codec.read_recorded(row.value)
+            assert isinstance(event, Event)
+            submission = event.refused_event_id if isinstance(event, SubmissionRefused) else event.meta.event_id
+            _follow(account, event, row.value, submission, row.submission_sha256)
+        return account
+
+    def keep(self, row: Row) -> None:
+        self._rows.append(row)
+
+    def settle(self) -> None:
+        """To be called after every few entries: memory is bounded by it."""
+        self._store.add(self._rows, START)
+        self._rows.clear()
+        while len(self._accounts) > self._max_accounts:
+            self._accounts.popitem(last=False)
+
+
+class Examination:
+    """One partition, entry by entry: `take` each, then `finish`. Pure but for the accounts' store."""
+
+    def __init__(
+        self, number: int, partitions: int, topics: Topics, registries: Registries, accounts: Accounts, submissions: Iterator[Record]
+    ) -> None:
+        self.report = Report()
+        self._number = number
+        self._partitions = partitions
+        self._topics = topics
+        self._registries = registries
+        self._accounts = accounts
+        self._submissions = submissions
+        self._waiting: Record | None = None
+        self._last_submitted = -1
+        self._clock = 0
+        self._registry_offset = -1
+        self._doubtful: set[str] = set()
+        self._next()
+
+    def take(self, record: Record) -> None:
+        """One entry, in log order."""
+        self.report.entries += 1
+        entry = read_entry(record)
+        donation_id = entry.donation_id or NO_DONATION
+        reason = void_reason(entry, self._last_submitted, self._accounts.of(donation_id).head, self._partitions)
+        if reason is not None or entry.event is None or entry.event.meta.ledger is None:
+            self.report.voids_entry(Void(self._number, record.offset, donation_id, reason or ""))
+            return
+        stamp = entry.event.meta.ledger
+        submission = self._answered_by(record.offset, stamp.submitted_offset)
+        finding: Finding | None
+        if submission is None:
+            finding = Finding(
+                "meta.ledger.submitted_offset", f"that of a submission in {self._topics.submitted}", str(stamp.submitted_offset)
+            )
+            self._follow(entry)
+        else:
+            self._clock = max(self._clock, submission.timestamp)
+            judge = self._rule_again if stamp.rules == RULES_VERSION else self._check_without_ruling
+            finding = judge(entry, stamp, submission)
+            stale = self._registries.objection(stamp.registry_offset, self._registry_offset, submission.timestamp)
+            finding = stale or finding
+        if finding is not None:
+            self._doubtful |= {donation_id, donation_id if submission is None else donation_of(submission)}
+            self.report.differs(Difference(self._topics.recorded, self._number, record.offset, donation_id, *finding))
+        elif stamp.rules != RULES_VERSION:
+            self.report.not_redecidable[stamp.rules] += 1
+        else:
+            self.report.equal += 1
+            self.report.resting += donation_id in self._doubtful
+        self._last_submitted = stamp.submitted_offset
+        self._clock = (stamp.recorded_at - EPOCH) // MILLISECOND
+        if self._registries.at(stamp.registry_offset).offset == stamp.registry_offset:
+            self._registry_offset = stamp.registry_offset
+
+    def finish(self) -> Report:
+        """After the last entry: what is left of the submissions is pending."""
+        if self._waiting is not None:
+            self.report.oldest_unanswered = self._waiting.timestamp
+        while self._waiting is not None:
+            self.report.unanswered += 1
+            self._next()
+        return self.report
+
+    def _next(self) -> None:
+        self._waiting = next(self._submissions, None)
+        self.report.submissions += self._waiting is not None
+
+    def _answered_by(self, entry_offset: int, submitted_offset: int) -> Record | None:
+        """The submission at this offset, if there is one. Those before it that were not answered never will be: each is a difference."""
+        while self._waiting is not None and self._waiting.offset < submitted_offset:
+            skipped, number = self._waiting, self._number
+            said = (
+                f"none; the entry at offset {entry_offset} answers submission {submitted_offset}, and readers count no earlier one after it"
+            )
+            self._doubtful.add(donation_of(skipped))
+            self.report.without_outcome += 1
+            self.report.differs(
+                Difference(self._topics.submitted, number, skipped.offset, donation_of(skipped), "outcome", "an outcome", said)
+            )
+            self._next()
+        answered = self._waiting
+        if answered is None or answered.offset != submitted_offset:
+            return None
+        self._next()
+        return answered
+
+    def _rule_again(self, entry: Entry, stamp: LedgerStamp, submission: Record) -> Finding | None:
+        account = self._accounts.of(donation_of(submission))
+        before, seen = (account.donation, account.head), len(account.seen)
+        registry = self._registries.at(stamp.registry_offset)
+        try:
+            outcome = rule(account, submission, self._clock, registry, self._topics, self._partitions)
+        except Exception as error:  # only a state that no rule has made can raise
+            finding = Finding("outcome", "one that the rules give", f"they raise {type(error).__name__}: {error}")
+        else:
+            if outcome.draft.value == entry.value:
+                if outcome.of_a_donation:
+                    row = Row(outcome.draft.key.decode(), entry.record.offset, outcome.submission_sha256, entry.value)
+                    self._accounts.keep(row)
+                return None
+            finding = first_difference(outcome.draft.value, entry)
+        account.donation, account.head = before
+        if len(account.seen) > seen:
+            account.seen.popitem()
+        self._follow(entry)
+        return finding
+
+    def _check_without_ruling(self, entry: Entry, stamp: LedgerStamp, submission: Record) -> Finding | None:
+        """Chain, order, bytes, fold and invariants of an entry that another version of the rules decided."""
+        account = self._accounts.of(donation_of(submission))
+        expected = stamp.model_copy(
+            update={
+                "version": account.head.version + (not entry.refused),
+                "previous_sha256": account.head.sha256,
+                "recorded_at": EPOCH + self._clock * MILLISECOND,
+            }
+        )
+        answered, digest = submission_of(entry)
+        finding: Finding | None = None
+        if entry.donation_id != donation_of(submission):
+            finding = Finding("meta.donation_id", donation_of(submission), str(entry.donation_id))
+        elif digest != codec.sha256(submission.value or b""):
+            finding = Finding("submission", f"SHA-256 {codec.sha256(submission.value or b'').hex()}", digest.hex())
+        elif answered not in (None, _event_id(submission)):
+            finding = Finding("refused_event_id", str(_event_id(submission)), str(answered))
+        elif stamp != expected:
+            finding = first_leaf("meta.ledger", expected.model_dump(), stamp.model_dump())
+        before, fault = account.donation, account.fault
+        account = self._follow(entry)
+        if finding is None and account.fault != fault:
+            finding = Finding("fold", "an event that can follow", str(account.fault))
+        if finding is None and not entry.refused and account.donation is not None:
+            broken = _broken(account.donation)
+            new = [sentence for sentence in broken if before is None or sentence not in _broken(before)]
+            finding = Finding("invariant", "all to hold", "; ".join(new)) if new else None
+        return finding
+
+    def _follow(self, entry: Entry) -> Account:
+        """Go on from what the log says counts."""
+        assert entry.event is not None
+        assert entry.donation_id is not None
+        account = self._accounts.of(entry.donation_id)
+        submission, digest = submission_of(entry)
+        _follow(account, entry.event, entry.value, submission, digest)
+        if submission is not None:
+            self._accounts.keep(Row(entry.donation_id, entry.record.offset, digest, entry.value))
+        return account
+
+
+def _follow(account: Account, event: Event, value: bytes, submission: UUID | None, digest: bytes) -> None:
+    try:
+        restore(account, event, value, submission, digest)
+    except Exception as error:  # a forged event may be one that no fold foresees
+        account.fault = f"{type(error).__name__}: {error}"
+
+
+def _broken(donation: Donation) -> list[str]:
+    try:
+        return invariants(donation)
+    except Exception as error:  # a forged state may lack what every invariant relies on
+        return [f"the invariants cannot be looked at: {type(error).__name__} {error}"]
+
+
+def _event_id(submission: Record) -> UUID | None:
+    try:
+        event = codec.decode(submission.value)
+    except (UndecodableError, MalformedError):
+        return None
+    return event.meta.event_id if isinstance(event, Event) else None

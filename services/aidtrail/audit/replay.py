@@ -1,0 +1,196 @@
+"""Replay: rule again on every submission, and compare outcome by outcome with what the ledger recorded.
+
+For auditors who do not trust the operator. Each entry that counts must be, byte for byte, what `ruling` gives for its submission, on the
+state that the entries before it made, with the registry as it stood at the offset that it is stamped with. Entries that another version of
+the rules decided cannot be decided again: they must continue the chain in order, be the submission's own bytes, and leave no invariant
+broken. They are counted apart.
+
+After a difference the replay goes on from what the log says counts, so that one forgery is one difference. What is equal after it, in the
+same donation, is equal given that difference, and counted as `resting`.
+"""
+
+import multiprocessing
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from functools import partial
+from multiprocessing.sharedctypes import Synchronized
+from multiprocessing.synchronize import Event as EventType
+from pathlib import Path
+from typing import NamedTuple
+
+from aidtrail import codec
+from aidtrail.audit.examination import Accounts, Examination, Registries
+from aidtrail.audit.findings import Cut, Difference, Report
+from aidtrail.domain.events import RegistryEvent
+from aidtrail.errors import MalformedError, UnavailableError, UndecodableError
+from aidtrail.ledger_store import LedgerStore
+from aidtrail.log import Log, Reader, Record
+from aidtrail.service import young_garbage_only
+from aidtrail.topics import Topics
+
+MAX_BATCH = 2000
+POLL_SECONDS = 30.0
+
+
+def cut_now(log: Log, topics: Topics) -> Cut:
+    """As far as the log goes. An entry is appended after its submission and after the registry that it was ruled with, so ends are taken in
+    the other order: what an entry within the cut answers is within it too."""
+    topics.require(log)
+    return Cut(log.end_offsets(topics.recorded), log.end_offsets(topics.submitted), log.end_offsets(topics.registry)[0])
+
+
+def replay(
+    log: Log,
+    topics: Topics,
+    *,
+    cut: Cut | None = None,
+    partitions: Sequence[int] | None = None,
+    max_accounts: int = 20_000,
+    poll_seconds: float = POLL_SECONDS,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Report:
+    """Replay these partitions (all, if not said) up to the cut (the log's end, if not said), one after the other. `progress` is called with
+    the entries done and the entries there are. A record within the cut that cannot be read for `poll_seconds`, although the log answers, is
+    a difference. Memory holds `max_accounts` donations; a temporary folder holds the entries of one partition."""
+    cut = cut or cut_now(log, topics)
+    count = topics.require(log)
+    numbers = range(count) if partitions is None else partitions
+    report = Report(cut)
+    total = sum(cut.recorded[number] for number in numbers)
+
+    def missing(topic: str, partition: int, first: int, end: int) -> None:
+        if topic == topics.recorded:  # in `submitted` other teams' transactions may leave gaps
+            report.differs(Difference(topic, partition, first, "", "offset", "a record", f"none before offset {end}"))
+
+    with young_garbage_only() as collect, ExitStack() as stack:
+        readers = {topic: stack.enter_context(closing(log.reader(topic))) for topic in topics}
+        read = partial(_records, log, missing=missing, poll_seconds=poll_seconds)
+        registries = Registries(list(_registry_records(read(readers[topics.registry], topics.registry, 0, cut.registry))))
+        report.registry_events = len(registries)
+        for number in numbers:
+            with _accounts(topics, number, max_accounts) as accounts:
+                submissions = read(readers[topics.submitted], topics.submitted, number, cut.submitted[number])
+                examination = Examination(number, count, topics, registries, accounts, submissions)
+                for record in read(readers[topics.recorded], topics.recorded, number, cut.recorded[number]):
+                    examination.take(record)
+                    if examination.report.entries % MAX_BATCH == 0:
+                        accounts.settle()
+                        collect()
+                        progress(report.entries + examination.report.entries, total)
+                report.add(examination.finish())
+            progress(report.entries, total)
+    return report
+
+
+@contextmanager
+def _accounts(topics: Topics, number: int, max_accounts: int) -> Iterator[Accounts]:
+    with (
+        tempfile.TemporaryDirectory(prefix="aidtrail-replay-") as folder,
+        closing(LedgerStore(Path(folder), topics.recorded, number)) as store,
+    ):
+        yield Accounts(store, max_accounts)
+
+
+def _records(
+    log: Log, reader: Reader, topic: str, partition: int, end: int, *, missing: Callable[[str, int, int, int], None], poll_seconds: float
+) -> Iterator[Record]:
+    """The records of a partition before `end`. `missing` is called where there are none from an offset on up to another."""
+    at = 0
+    reader.assign({partition: 0})
+    deadline = time.monotonic() + poll_seconds
+    while at < end:
+        records = reader.poll(MAX_BATCH, poll_seconds).get(partition, [])
+        if not records and time.monotonic() > deadline:
+            log.end_offsets(topic)  # raises in an outage
+            missing(topic, partition, at, end)
+            return
+        for record in records:
+            if record.offset > at:
+                missing(topic, partition, at, min(record.offset, end))
+            if record.offset >= end:
+                return
+            at = record.offset + 1
+            yield record
+        if records:
+            deadline = time.monotonic() + poll_seconds
+
+
+def _registry_records(records: Iterator[Record]) -> Iterator[tuple[RegistryEvent, int, int]]:
+    for record in records:
+        try:
+            event = codec.decode(record.value)
+        except (UndecodableError, MalformedError):
+            continue  # as every ledger does
+        if isinstance(event, RegistryEvent):
+            yield event, record.offset, record.timestamp
+
+
+# --- several processes --------------------------------------------------------------------------------------------------------------
+
+OpenLog = Callable[[], AbstractContextManager[Log]]
+
+
+def replay_in_processes(
+    open_log: OpenLog,
+    topics: Topics,
+    processes: int,
+    *,
+    max_accounts: int = 20_000,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Report:
+    """As `replay`, with the partitions shared out among so many new processes, each of which opens the log with `open_log` (a function of a
+    module, since it is sent there). `max_accounts` is for each process."""
+    with open_log() as log:
+        cut = cut_now(log, topics)
+    context = multiprocessing.get_context("spawn")
+    done, stop = context.Value("q"), context.Event()
+    numbers = sorted(cut.recorded)
+    shares = [share for first in range(processes) if (share := numbers[first::processes])]
+    report = Report(cut)
+    with ProcessPoolExecutor(len(shares), context, _set_up, (done, stop)) as pool:
+        waiting = {pool.submit(_replay_share, open_log, topics, cut, share, max_accounts) for share in shares}
+        try:
+            while waiting:
+                finished, waiting = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
+                progress(done.value, sum(cut.recorded.values()))
+                for future in finished:
+                    report.add(future.result())
+        except BaseException:
+            stop.set()
+            raise
+    report.differences.sort(key=lambda difference: (difference.partition, difference.topic, difference.offset))
+    report.voids.sort()
+    return report
+
+
+class _Shared(NamedTuple):
+    done: "Synchronized[int]"
+    stop: EventType
+
+
+_shared: _Shared
+
+
+def _set_up(done: "Synchronized[int]", stop: EventType) -> None:
+    global _shared
+    _shared = _Shared(done, stop)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which then sets `stop`
+
+
+def _replay_share(open_log: OpenLog, topics: Topics, cut: Cut, partitions: Sequence[int], max_accounts: int) -> Report:
+    before = 0
+
+    def progress(done: int, total: int) -> None:
+        nonlocal before
+        with _shared.done.get_lock():
+            _shared.done.value += done - before
+        before = done
+        if _shared.stop.is_set():
+            raise UnavailableError("stopped")
+
+    with open_log() as log:
+        return replay(log, topics, cut=cut, partitions=partitions, max_accounts=max_accounts, progress=progress)
