@@ -52,6 +52,7 @@ class Served:
         # With the protocol named, asyncio turns Nagle's algorithm off: without, each answer takes 40 ms.
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self._socket.bind(("127.0.0.1", 0))
+        self._socket.listen()  # so that a request waits for the server to come up
         self._server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", ws="none"))
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]})
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
@@ -202,6 +203,7 @@ def with_field(**field: object) -> Any:
 
 
 OPTIONAL_FIELD = with_field(name="note", type=["null", "string"], default=None)
+NOTE = '{"name": "note", "type": "string", "default": ""}'
 
 
 @pytest.mark.parametrize(
@@ -216,6 +218,7 @@ OPTIONAL_FIELD = with_field(name="note", type=["null", "string"], default=None)
         ({**SCHEMA, "fields": SCHEMA["fields"][1:]}, False),
         ({**SCHEMA, "name": "PledgeForgotten"}, False),
         (json.loads(json.dumps(SCHEMA).replace('"scale": 4', '"scale": 2')), False),  # which Avro alone would let pass
+        (json.loads(json.dumps(SCHEMA).replace('{"name": "rules", "type": "int"}', f'{{"name": "rules", "type": "int"}}, {NOTE}')), False),
         ("string", False),
     ],
 )
@@ -254,6 +257,7 @@ def test_compatibility_is_that_of_the_contract(http: httpx.Client, schema: objec
         ("GET", f"/subjects/{ANNOUNCED}/versions/0", None, 422, 42202),
         ("GET", f"/subjects/{ANNOUNCED}/versions/2147483648", None, 422, 42202),
         ("GET", f"/subjects/{ANNOUNCED}/versions/newest", None, 422, 42202),
+        ("GET", f"/subjects/{ANNOUNCED}/versions/²", None, 422, 42202),
         ("GET", f"/subjects/{ANNOUNCED}/versions/{'9' * 5000}", None, 422, 42202),
         ("POST", f"/subjects/{ANNOUNCED}", {"schema": "{"}, 422, 42201),
         ("POST", f"/subjects/{ANNOUNCED}", {"schema": "null null"}, 422, 42201),
