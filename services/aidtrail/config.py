@@ -32,6 +32,23 @@ class Settings(BaseSettings):
     kafka_username: str | None = Field(None, description="For SASL")
     kafka_password: str | None = Field(None, description="For SASL", repr=False)
     kafka_ca_file: Path | None = Field(None, description="Certificates to trust, PEM; the system's if unset")
+    token_issuer: str | None = Field(
+        None,
+        min_length=1,
+        description="OIDC issuer of the access tokens that the gateway takes, as it stands in their iss. Unset: those of `aidtrail token`, "
+        "which are for the embedded log only",
+    )
+    token_audience: str | None = Field(
+        None,
+        min_length=1,
+        description="The gateway's name at the issuer, as it stands in the tokens' aud: a token that is for another service is refused",
+    )
+    token_keys: str | None = Field(
+        None,
+        min_length=1,
+        description="The issuer's public keys, a JWKS: a file, or a URL with https (http on this machine only, where nobody can alter it). "
+        "Read again when a token names a key that is not in it",
+    )
     ledger_accounts: int = Field(
         20_000, ge=100, description="Donations that the ledger keeps in memory for each partition; the others are read from its store"
     )

@@ -68,3 +68,10 @@ class NoteError(AidtrailError):
     def __init__(self, where: str, expected: str, found: str) -> None:
         super().__init__(f"{where}: expected {expected}, found {found}")
         self.where, self.expected, self.found = where, expected, found
+
+
+class TokenError(AidtrailError):
+    """An access token is not accepted. The message says why and repeats nothing of the token: it is safe to show and to log."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"the access token is not accepted: {why}")

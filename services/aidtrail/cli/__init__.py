@@ -9,7 +9,7 @@ import sys
 import psycopg
 import typer
 
-from aidtrail.cli import audit, demo, doctor, donations, fts, registry, schemas, services, submit, topics
+from aidtrail.cli import audit, demo, doctor, donations, fts, registry, schemas, services, submit, token, topics
 from aidtrail.errors import AidtrailError, UnavailableError, UsageError
 
 app = typer.Typer(
@@ -29,6 +29,7 @@ app.command("submit")(submit.submit)
 app.command("status")(donations.status)
 app.command("history")(donations.history)
 app.command("list")(donations.list_)
+app.command("token")(token.token)
 app.command("doctor")(doctor.doctor)
 app.add_typer(registry.app, name="registry")
 app.add_typer(fts.app, name="import")
