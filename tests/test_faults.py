@@ -78,7 +78,7 @@ class Pipeline:
         projector.close()
 
     def next_offsets(self) -> dict[int, int]:
-        reader = Reader(self.database)
+        reader = Reader.open(self.database)
         try:
             return {} if reader.is_empty() else reader.next_offsets()
         finally:

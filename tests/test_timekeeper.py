@@ -108,7 +108,7 @@ class Office:
         self._projector.close()
 
     def _read(self, what: Callable[[Reader], Any]) -> Any:
-        reader = Reader(self._database)
+        reader = Reader.open(self._database)
         try:
             return {} if reader.is_empty() else what(reader)
         finally:

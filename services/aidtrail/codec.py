@@ -76,6 +76,14 @@ def unstamped(entry: bytes, ledger_at: int, stamp: LedgerStamp) -> bytes:
     return entry[:ledger_at] + b"\x00" + entry[ledger_at + len(_stamp(stamp)) :]
 
 
+def submission_sha256(entry: bytes) -> bytes:
+    """SHA-256 of the submission that an admitted entry was made of."""
+    event, ledger_at = read_recorded(entry)
+    assert isinstance(event, Event)
+    assert event.meta.ledger is not None
+    return sha256(unstamped(entry, ledger_at, event.meta.ledger))
+
+
 def _stamp(stamp: LedgerStamp) -> bytes:
     """The Avro union's second branch and the fields of LedgerStamp, in the schema's order."""
     return b"".join(

@@ -12,11 +12,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from psycopg.types.json import Jsonb
+
 from aidtrail import codec, metrics
 from aidtrail.chain import NO_HEAD, Entry, Head, read_entry, void_reason
 from aidtrail.domain import status
-from aidtrail.domain.donation import Donation, apply
+from aidtrail.domain.donation import Approval, Donation, apply
 from aidtrail.domain.events import Event, SubmissionRefused
+from aidtrail.domain.money import Amounts
 from aidtrail.log import Record
 from aidtrail.views.writer import Batch, Claim, Row, Writer
 
@@ -41,6 +44,8 @@ class Account:
     announced_on: datetime | None = None
     changed_at: datetime | None = None
     amounts: Mapping[str, status.AmountRow] = field(default_factory=dict)
+    """As they were last written."""
+    approvals: Mapping[str, Approval] = field(default_factory=dict)
     """As they were last written."""
 
     def fold(self, event: Event, apply: Apply) -> None:
@@ -213,7 +218,7 @@ _BLANK = Account()
 
 
 def _add_status(batch: Batch, partition: int, account: Account) -> None:
-    """The status row of a donation and one row for each of its currencies."""
+    """The status row of a donation, and a row for each of its currencies and approvals that changed."""
     donation = account.donation
     if donation is None:
         return
@@ -232,6 +237,7 @@ def _add_status(batch: Batch, partition: int, account: Account) -> None:
             pledge.beneficiary,
             list(parties),
             list(pledge.legs),
+            list({approval.mechanism_id: None for approval in donation.approvals.values()}),
             pledge.purpose,
             headline,
             *axes,
@@ -244,6 +250,34 @@ def _add_status(batch: Batch, partition: int, account: Account) -> None:
         if account.amounts.get(currency) != row:  # most events move no money
             batch.rows["amounts"].append((donation.donation_id, currency, *row))
     account.amounts = amounts
+    if account.approvals is not donation.approvals:
+        for approval_id, approval in donation.approvals.items():
+            if account.approvals.get(approval_id) is not approval:
+                batch.rows["approvals"].append(_approval_row(donation.donation_id, approval))
+        account.approvals = donation.approvals
+
+
+def _approval_row(donation_id: str, approval: Approval) -> Row:
+    return (
+        donation_id,
+        approval.approval_id,
+        approval.mechanism_id,
+        approval.state,
+        list(approval.legs),
+        _by_currency(approval.requested),
+        _by_currency(approval.granted),
+        approval.requested_by,
+        approval.requested_for,
+        approval.requested_on,
+        approval.approvals_required,
+        approval.approvals,
+        list(approval.deciders),
+        approval.valid_until,
+    )
+
+
+def _by_currency(amounts: Amounts) -> Jsonb:
+    return Jsonb({currency: f"{amount:f}" for currency, amount in sorted(amounts.items())})
 
 
 def _entry_row(entry: Entry, outcome: str, void: str | None, digest: bytes) -> Row:

@@ -77,7 +77,7 @@ class Timekeeper:
     def due(self) -> list[Event]:
         """The events that are due now, one for each deadline that has been past for MARGIN."""
         if self._reader is None:
-            self._reader = Reader(self._conninfo)
+            self._reader = Reader.open(self._conninfo)
         if self._reader.is_empty():
             return []
         until = self._clock() - MARGIN

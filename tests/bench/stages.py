@@ -224,7 +224,7 @@ def memory_stage(bootstrap: str, server: "Server", donations: int) -> Report:
 def run_projector(bootstrap: str, topics: Topics, database: str, group: str, total: int) -> None:
     log = KafkaLog([bootstrap])
     projector = Projector(log, topics, database, group=group)
-    reader = Reader(database)
+    reader = Reader.open(database)
     drain(projector, lambda: sum(reader.next_offsets().values()) == total)
     projector.close()
     reader.close()
@@ -315,7 +315,7 @@ def check_all_admitted(database: str, total: int) -> None:
 
 def watch(database: str, seen: dict[tuple[int, int], float], done: threading.Event) -> None:
     """Note when each entry is first seen: the n-th entry of a partition answers its n-th submission."""
-    reader = Reader(database)
+    reader = Reader.open(database)
     before = reader.next_offsets()
     while not done.is_set():
         now_at, now = reader.next_offsets(), time.perf_counter()
@@ -339,7 +339,7 @@ def wait_until_projected(database: str, entries: int) -> None:
     deadline = time.monotonic() + 600
     while time.monotonic() < deadline:
         try:
-            reader = Reader(database)
+            reader = Reader.open(database)
             if not reader.is_empty() and sum(reader.next_offsets().values()) >= entries:
                 return
             reader.close()

@@ -18,7 +18,7 @@ from aidtrail.projection import MAX_BATCH, Apply, Projection
 from aidtrail.service import young_garbage_only
 from aidtrail.topics import Topics
 from aidtrail.views import schema
-from aidtrail.views.writer import KEYS, Writer
+from aidtrail.views.writer import COLUMNS, KEYS, Writer
 
 POLL_SECONDS = 30.0
 NEAR = 10_000
@@ -28,7 +28,7 @@ MAX_NAMED = 20
 Cut = Mapping[int, int]
 """For each partition of `recorded` the next offset: all records before it are in."""
 
-COMPARED = {table: KEYS.get(table, ("partition", "offset")) for table in ("entries", "refusals", "donations", "amounts", "parked")}
+COMPARED = {table: KEYS.get(table, ("partition", "offset")) for table in COLUMNS}
 """The tables that are compared, with the columns that name a row."""
 
 

@@ -43,7 +43,7 @@ class Backends:
 
     def reader(self) -> Reader:
         """Reads the live build. Raises UnavailableError while there is none."""
-        reader = Reader(self.views)
+        reader = Reader.open(self.views)
         self._stack.callback(reader.close)
         if reader.is_empty():
             raise UnavailableError("there are no views yet: start 'aidtrail up' or 'aidtrail project' and leave it running")

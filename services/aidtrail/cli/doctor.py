@@ -91,7 +91,7 @@ def views(opened: Backends) -> Iterator[Finding]:
     if build is None:
         yield Finding("warn", "views", "none yet: start 'aidtrail up' or 'aidtrail project'")
         return
-    reader = Reader(opened.views)
+    reader = Reader.open(opened.views)
     try:
         counts, positions = reader.counts(), reader.next_offsets()
     finally:

@@ -11,7 +11,7 @@ from aidtrail.cli import registry
 from aidtrail.cli.backends import Backends, backends
 from aidtrail.domain.events import Actor, Event, SubmissionRefused
 from aidtrail.errors import AidtrailError, UsageError
-from aidtrail.views.reader import HistoryRow
+from aidtrail.views.reader import Filters, HistoryRow
 
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout; amounts are strings.")]
 DonationId = Annotated[str, typer.Argument(metavar="ID", help="The donation's id.")]
@@ -55,7 +55,7 @@ def list_(
     """List donations by id. With --json one object a line."""
     with backends(config.load()) as opened:
         reader = opened.reader()
-        rows = list(reader.donations(party=party, headline=headline, oversight=oversight, limit=limit + 1))
+        rows = list(reader.donations(Filters(party=party, headline=headline, oversight=oversight), limit=limit + 1))
         more, rows = len(rows) > limit, rows[:limit]
         if json_:
             amounts = reader.amounts([row.donation_id for row in rows])

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import typer
 
-from aidtrail import config, show
+from aidtrail import codec, config, show
 from aidtrail.cli.backends import Backends, backends
 from aidtrail.cli.donations import Json
 from aidtrail.cli.ndjson import Bad, Line, read
@@ -81,7 +81,7 @@ def submit(
         if reader is not None:
             with show.bar("ruled on", len(sent)) as bar:
                 for one, outcome in outcomes(reader, sent, wait, bar.to):
-                    outcome = _own(reader, one, outcome)
+                    outcome = _own(one, outcome)
                     failed |= outcome is not None and outcome.outcome == "refused"
                     _print_outcome(one, outcome, json_)
     if failed:
@@ -128,17 +128,14 @@ def _reader(opened: Backends, wait_seconds: float) -> Reader | None:
             time.sleep(PAUSE_SECONDS * 5)
 
 
-def _own(reader: Reader, one: Sent, outcome: Outcome | None) -> Outcome | None:
+def _own(one: Sent, outcome: Outcome | None) -> Outcome | None:
     """The outcome of this very event. Where its id had been used before, the views answer with the first outcome of the id: that is its
     own if it says the same, else it was refused."""
-    if not one.repeated or outcome is None or outcome.outcome != "admitted":
+    if outcome is None or outcome.submission_sha256 == codec.sha256(codec.encode(one.event)):
         return outcome
-    for row in reader.history(outcome.donation_id):
-        if row.event is not None and row.outcome == "admitted" and row.event_id == one.event.meta.event_id:
-            before = row.event.model_copy(update={"meta": row.event.meta.model_copy(update={"ledger": None})})
-            if before == one.event:
-                return outcome
-    return Outcome(one.event.meta.donation_id, "refused", None, "event_id_reused", "an event id of its own", "the id of another submission")
+    return outcome._replace(
+        outcome="refused", version=None, reason="event_id_reused", expected="an event id of its own", found="the id of another submission"
+    )
 
 
 def _print_bad(bad: Bad, json_: bool) -> None:

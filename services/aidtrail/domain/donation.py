@@ -94,6 +94,7 @@ class Approval(NamedTuple):
     approvals_required: int
     requested_by: str
     requested_for: str
+    requested_on: datetime
     deciders: tuple[str, ...] = ()
     approvals: int = 0
     granted: Amounts = _EMPTY
@@ -356,6 +357,7 @@ def _approval_requested(donation: Donation, event: e.ApprovalRequested) -> Donat
             approvals_required=event.approvals_required,
             requested_by=actor.actor_id,
             requested_for=actor.party_id,
+            requested_on=event.meta.occurred_on,
         ),
     )
 

@@ -1,9 +1,10 @@
 """Reads the live build: what the command line, and everything that answers questions about donations, shows."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, LiteralString, NamedTuple
+from typing import Any, LiteralString, NamedTuple, Self
 from uuid import UUID
 
 from psycopg.rows import class_row
@@ -24,6 +25,7 @@ class DonationRow(NamedTuple):
     beneficiary: str
     parties: list[str]
     legs: list[str]
+    mechanisms: list[str]
     purpose: str | None
     headline: str
     pledge: str
@@ -50,11 +52,74 @@ class AmountRow(NamedTuple):
     utilised: Decimal
 
 
+class ApprovalRow(NamedTuple):
+    """A request to a mechanism. `requested` and `granted` are amounts by currency, as strings."""
+
+    donation_id: str
+    approval_id: str
+    mechanism_id: str
+    state: str
+    legs: list[str]
+    requested: dict[str, str]
+    granted: dict[str, str]
+    requested_by: str
+    requested_for: str
+    requested_on: datetime
+    approvals_required: int
+    approvals: int
+    deciders: list[str]
+    valid_until: datetime | None
+
+
+class Sight(NamedTuple):
+    """Whose eyes: a party sees the donations it takes part in, and those that are or were put before one of its mechanisms."""
+
+    party_id: str
+    mechanisms: list[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filters:
+    """Which donations are asked for. What is None does not filter; `sight` None sees all."""
+
+    donation_id: str | None = None
+    party: str | None = None
+    mechanism: str | None = None
+    leg: str | None = None
+    headline: str | None = None
+    pledge: str | None = None
+    approval: str | None = None
+    disbursement: str | None = None
+    receipt: str | None = None
+    oversight: str | None = None
+    currency: str | None = None
+    changed_since: datetime | None = None
+    sight: Sight | None = None
+
+
+_CONDITIONS: Mapping[str, LiteralString] = {
+    "donation_id": "donation_id = %(donation_id)s",
+    "party": "%(party)s = ANY(parties)",
+    "mechanism": "%(mechanism)s = ANY(mechanisms)",
+    "leg": "%(leg)s = ANY(legs)",
+    "headline": "headline = %(headline)s",
+    "pledge": "pledge = %(pledge)s",
+    "approval": "approval = %(approval)s",
+    "disbursement": "disbursement = %(disbursement)s",
+    "receipt": "receipt = %(receipt)s",
+    "oversight": "oversight = %(oversight)s",
+    "currency": "EXISTS (SELECT FROM live.amounts a WHERE a.donation_id = d.donation_id AND a.currency = %(currency)s)",
+    "changed_since": "changed_at >= %(changed_since)s",
+}
+_IN_SIGHT: LiteralString = "(%(sight_party)s = ANY(parties) OR mechanisms && %(sight_mechanisms)s::text[])"
+
+
 class HistoryRow(NamedTuple):
     """One entry of a donation. `event` is what the log says, decoded; None for a void record that is none."""
 
     partition: int
     offset: int
+    donation_id: str | None
     outcome: str
     version: int | None
     event_type: str | None
@@ -76,43 +141,96 @@ class Outcome(NamedTuple):
     reason: str | None
     expected: str | None
     found: str | None
+    partition: int
+    submitted_offset: int
+    """Where the submission stands in `submitted`."""
+    submission_sha256: bytes
+    """Of its bytes: tells it from another submission with the same event id."""
 
 
 class Reader:
-    """One connection to the live build. Not shared between threads."""
+    """Reads through one connection. Not shared between threads."""
 
-    def __init__(self, conninfo: str) -> None:
-        self._connection = schema.connect(conninfo)
-        self._connection.autocommit = True
-        self._connection.prepare_threshold = None  # a build that goes live replaces the views under a prepared statement
+    def __init__(self, connection: schema.Connection) -> None:
+        self._connection = connection
+        configure(connection)
+
+    @classmethod
+    def open(cls, conninfo: str) -> Self:
+        return cls(schema.connect(conninfo))
 
     def is_empty(self) -> bool:
         """Whether no projector has run here yet: there is no live build."""
         return schema.live_build(self._connection) is None
 
     def donation(self, donation_id: str) -> DonationRow | None:
-        return next(self.donations(donation_id=donation_id), None)
+        return next(self.donations(Filters(donation_id=donation_id)), None)
 
-    def donations(
-        self,
-        *,
-        donation_id: str | None = None,
-        party: str | None = None,
-        headline: str | None = None,
-        oversight: str | None = None,
-        leg: str | None = None,
-        limit: int | None = None,
-    ) -> Iterator[DonationRow]:
-        """Donations by id. Filters that are None do not filter."""
-        query: LiteralString = (
-            "SELECT * FROM live.donations WHERE (%(id)s::text IS NULL OR donation_id = %(id)s)"
-            " AND (%(party)s::text IS NULL OR %(party)s = ANY(parties)) AND (%(headline)s::text IS NULL OR headline = %(headline)s)"
-            " AND (%(oversight)s::text IS NULL OR oversight = %(oversight)s) AND (%(leg)s::text IS NULL OR %(leg)s = ANY(legs))"
-            " ORDER BY donation_id LIMIT %(limit)s"
-        )
-        values = {"id": donation_id, "party": party, "headline": headline, "oversight": oversight, "leg": leg, "limit": limit}
+    def donations(self, filters: Filters = Filters(), *, after: str = "", limit: int | None = None) -> Iterator[DonationRow]:
+        """Donations by id, those after the id `after`."""
+        stated = {name: value for name in _CONDITIONS if (value := getattr(filters, name)) is not None}
+        conditions = [_CONDITIONS[name] for name in stated]
+        values: dict[str, object] = {**stated, "after": after, "limit": limit}
+        if filters.sight is not None:
+            conditions.append(_IN_SIGHT)
+            values |= {"sight_party": filters.sight.party_id, "sight_mechanisms": filters.sight.mechanisms}
+        where: LiteralString = " AND ".join(["donation_id > %(after)s", *conditions])
+        query: LiteralString = "SELECT * FROM live.donations d WHERE " + where + " ORDER BY donation_id LIMIT %(limit)s"
         with self._connection.cursor(row_factory=class_row(DonationRow)) as cursor:
             yield from cursor.execute(query, values)
+
+    def approvals(
+        self,
+        *,
+        state: str | None = None,
+        mechanism: str | None = None,
+        donation_id: str | None = None,
+        sight: Sight | None = None,
+        after: tuple[datetime, str, str] | None = None,
+        limit: int | None = None,
+    ) -> Iterator[ApprovalRow]:
+        """Requests to mechanisms, the oldest first; those after (requested_on, donation_id, approval_id)."""
+        query: LiteralString = (
+            "SELECT a.* FROM live.approvals a JOIN live.donations USING (donation_id)"
+            " WHERE (%(state)s::text IS NULL OR state = %(state)s) AND (%(mechanism)s::text IS NULL OR mechanism_id = %(mechanism)s)"
+            " AND (%(donation)s::text IS NULL OR donation_id = %(donation)s)"
+            " AND (%(after)s::timestamptz IS NULL"
+            " OR (requested_on, donation_id, approval_id) > (%(after)s, %(after_donation)s, %(after_id)s))"
+            " AND (%(sight_party)s::text IS NULL OR " + _IN_SIGHT + ")"
+            " ORDER BY requested_on, donation_id, approval_id LIMIT %(limit)s"
+        )
+        at, after_donation, after_id = after or (None, "", "")
+        values = {
+            "state": state, "mechanism": mechanism, "donation": donation_id, "after": at, "after_donation": after_donation,
+            "after_id": after_id, "limit": limit, "sight_party": sight.party_id if sight else None,
+            "sight_mechanisms": sight.mechanisms if sight else [],
+        }  # fmt: skip
+        with self._connection.cursor(row_factory=class_row(ApprovalRow)) as cursor:
+            yield from cursor.execute(query, values)
+
+    def entries(
+        self, next_offsets: Mapping[int, int], *, sight: Sight | None = None, limit: int = 100
+    ) -> tuple[list[HistoryRow], dict[int, int]]:
+        """What was recorded from these offsets on (a partition that is not named counts from 0), partition by partition: at most `limit`
+        entries, in log order within each partition, and where to go on. Entries out of sight are passed over."""
+        found: list[HistoryRow] = []
+        after = dict(next_offsets)
+        query: LiteralString = (
+            f"SELECT {_HISTORY} FROM live.entries LEFT JOIN live.donations d USING (donation_id)"
+            ' WHERE entries.partition = %(partition)s AND "offset" >= %(start)s AND "offset" < %(end)s'
+            " AND (%(sight_party)s::text IS NULL OR " + _IN_SIGHT + ")"
+            ' ORDER BY "offset" LIMIT %(limit)s'
+        )
+        seeing = {"sight_party": sight.party_id if sight else None, "sight_mechanisms": sight.mechanisms if sight else []}
+        for partition, end in sorted(self.next_offsets().items()):
+            start = after.setdefault(partition, 0)
+            if start >= end or len(found) == limit:
+                continue
+            values = {"partition": partition, "start": start, "end": end, "limit": limit - len(found), **seeing}
+            rows = self._history(query, values)
+            found += rows
+            after[partition] = rows[-1].offset + 1 if len(found) == limit else end
+        return found, after
 
     def amounts(self, donation_ids: list[str]) -> dict[str, list[AmountRow]]:
         """The amounts of these donations, one row a currency."""
@@ -122,31 +240,35 @@ class Reader:
                 found[row.donation_id].append(row)
         return found
 
-    def history(self, donation_id: str) -> Iterator[HistoryRow]:
+    def history(self, donation_id: str) -> list[HistoryRow]:
         """Every entry of a donation in log order: admitted, refused and void."""
-        query: LiteralString = (
-            'SELECT partition, "offset", outcome, version, event_type, event_id, actor_id, party_id, recorded_at, void_reason, sha256,'
-            ' value FROM live.entries WHERE donation_id = %s ORDER BY partition, "offset"'
-        )
-        rows: Any = self._connection.execute(query, (donation_id,), binary=True)
-        for *row, value in rows:
-            yield HistoryRow._make([*row, _decoded(value)])
+        query: LiteralString = f'SELECT {_HISTORY} FROM live.entries WHERE donation_id = %(id)s ORDER BY partition, "offset"'
+        return self._history(query, {"id": donation_id})
+
+    def _history(self, query: LiteralString, values: Mapping[str, object]) -> list[HistoryRow]:
+        rows: Any = self._connection.execute(query, values, binary=True)
+        return [HistoryRow._make([*row, _decoded(value)]) for *row, value in rows]
 
     def outcome(self, event_id: UUID) -> Outcome | None:
-        """What became of a submission, the first outcome where it was submitted again; None until it has been ruled on and projected."""
-        query: LiteralString = (
-            "SELECT donation_id, outcome, version, NULL AS reason, NULL AS expected, NULL AS found, recorded_at FROM live.entries"
-            " WHERE event_id = %(id)s AND outcome = 'admitted' UNION ALL"
-            " SELECT donation_id, 'refused', NULL, reason, expected, found, recorded_at FROM live.refusals WHERE event_id = %(id)s"
-            " ORDER BY recorded_at, outcome LIMIT 1"
-        )
-        row: Any = self._connection.execute(query, {"id": event_id}).fetchone()
-        return None if row is None else Outcome(*row[:-1])
+        """What became of a submission; None until it has been ruled on and projected."""
+        return self.outcomes([event_id]).get(event_id)
 
-    def outcomes(self, event_ids: list[UUID]) -> dict[UUID, Outcome]:
-        """The outcomes that are there already, by event id."""
-        found = ((event_id, self.outcome(event_id)) for event_id in event_ids)
-        return {event_id: outcome for event_id, outcome in found if outcome is not None}
+    def outcomes(self, event_ids: Sequence[UUID]) -> dict[UUID, Outcome]:
+        """The outcomes that are there already, by event id: the first where an id was submitted again."""
+        query: LiteralString = (
+            "SELECT event_id, donation_id, outcome, version, NULL, NULL, NULL, partition, submitted_offset, value FROM live.entries"
+            " WHERE event_id = ANY(%(ids)s) AND outcome = 'admitted' UNION ALL"
+            " SELECT r.event_id, r.donation_id, 'refused', NULL, r.reason, r.expected, r.found, partition, e.submitted_offset,"
+            " r.submission_sha256"
+            ' FROM live.refusals r JOIN live.entries e USING (partition, "offset") WHERE r.event_id = ANY(%(ids)s)'
+            " ORDER BY event_id, submitted_offset DESC"
+        )
+        found: dict[UUID, Outcome] = {}
+        rows: Any = self._connection.execute(query, {"ids": list(event_ids)})
+        for event_id, *said, held in rows:
+            digest = codec.submission_sha256(held) if said[1] == "admitted" else held
+            found[event_id] = Outcome._make([*said, digest])
+        return found
 
     def due(self, now: datetime) -> list[str]:
         """Donations of which something expires at or before `now`."""
@@ -169,6 +291,18 @@ class Reader:
 
     def close(self) -> None:
         self._connection.close()
+
+
+def configure(connection: schema.Connection) -> None:
+    """Set a connection up for reading."""
+    connection.autocommit = True
+    connection.prepare_threshold = None  # a build that goes live replaces the views under a prepared statement
+
+
+_HISTORY: LiteralString = (
+    'entries.partition, "offset", donation_id, outcome, entries.version, event_type, event_id, actor_id, party_id, recorded_at,'
+    " void_reason, sha256, value"
+)
 
 
 def _decoded(value: bytes) -> Event | None:

@@ -15,7 +15,7 @@ from aidtrail.errors import UnavailableError, UsageError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 CONTROL = "aidtrail"
-TABLES = ("positions", "entries", "refusals", "donations", "amounts", "parked")
+TABLES = ("positions", "entries", "refusals", "donations", "amounts", "approvals", "parked")
 
 Connection = psycopg.Connection[tuple[object, ...]]
 

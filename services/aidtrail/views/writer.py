@@ -30,8 +30,8 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
     },
     "donations": {
         "donation_id": "text", "partition": "int4", "version": "int8", "head_sha256": "bytea", "oversight": "text", "contribution": "text",
-        "donor": "text", "beneficiary": "text", "parties": "text[]", "legs": "text[]", "purpose": "text", "headline": "text",
-        "pledge": "text", "approval": "text", "disbursement": "text", "receipt": "text", "announced_on": "timestamptz",
+        "donor": "text", "beneficiary": "text", "parties": "text[]", "legs": "text[]", "mechanisms": "text[]", "purpose": "text",
+        "headline": "text", "pledge": "text", "approval": "text", "disbursement": "text", "receipt": "text", "announced_on": "timestamptz",
         "changed_at": "timestamptz", "next_deadline": "timestamptz",
     },
     "amounts": {
@@ -39,9 +39,19 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         "settled": "numeric", "returned": "numeric", "passed_on": "numeric", "held": "numeric", "received": "numeric",
         "acknowledged": "numeric", "utilised": "numeric",
     },
+    "approvals": {
+        "donation_id": "text", "approval_id": "text", "mechanism_id": "text", "state": "text", "legs": "text[]", "requested": "jsonb",
+        "granted": "jsonb", "requested_by": "text", "requested_for": "text", "requested_on": "timestamptz", "approvals_required": "int4",
+        "approvals": "int4", "deciders": "text[]", "valid_until": "timestamptz",
+    },
     "parked": {"donation_id": "text", "partition": "int4", "offset": "int8", "error": "text"},
 }  # fmt: skip
-KEYS = {"donations": ("donation_id",), "amounts": ("donation_id", "currency"), "parked": ("donation_id",)}
+KEYS = {
+    "donations": ("donation_id",),
+    "amounts": ("donation_id", "currency"),
+    "approvals": ("donation_id", "approval_id"),
+    "parked": ("donation_id",),
+}
 """The tables that are written by upsert, and their primary keys."""
 
 Row = tuple[object, ...]

@@ -57,6 +57,7 @@ CREATE TABLE donations (                            -- the status of each donati
     beneficiary   text NOT NULL,
     parties       text[] NOT NULL,                  -- everybody on the route
     legs          text[] NOT NULL,
+    mechanisms    text[] NOT NULL,                  -- those that it is or was put before
     purpose       text,
     headline      text NOT NULL,
     pledge        text NOT NULL,
@@ -84,6 +85,25 @@ CREATE TABLE amounts (                              -- never added across curren
     utilised     numeric(19, 4) NOT NULL,
     PRIMARY KEY (donation_id, currency)
 );
+
+CREATE TABLE approvals (                            -- every request to a mechanism; amounts are {"KWD": "1000.5000"}
+    donation_id        text NOT NULL,
+    approval_id        text NOT NULL,
+    mechanism_id       text NOT NULL,
+    state              text NOT NULL,
+    legs               text[] NOT NULL,
+    requested          jsonb NOT NULL,
+    granted            jsonb NOT NULL,                 -- so far; counts once the state is granted
+    requested_by       text NOT NULL,
+    requested_for      text NOT NULL,               -- the party
+    requested_on       timestamptz NOT NULL,        -- when the request says it was made
+    approvals_required integer NOT NULL,
+    approvals          integer NOT NULL,            -- signatures so far
+    deciders           text[] NOT NULL,
+    valid_until        timestamptz,
+    PRIMARY KEY (donation_id, approval_id)
+);
+CREATE INDEX approvals_pending ON approvals (requested_on) WHERE state = 'pending';
 
 CREATE TABLE parked (                               -- a donation whose fold failed: its row stays as it was, its entries are kept
     donation_id text PRIMARY KEY,

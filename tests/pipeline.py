@@ -1,0 +1,56 @@
+"""A pipeline in this process: a log, a ledger and a projector that run when they are told to."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from aidtrail.domain.events import Event
+from aidtrail.ledger import Ledger
+from aidtrail.log import Log
+from aidtrail.log.memory import MemoryLog
+from aidtrail.producer import Producer
+from aidtrail.projector import Projector
+from aidtrail.service import drain
+from aidtrail.topics import Topics
+from aidtrail.views.reader import Reader
+from tests.acts import registry_events
+
+TOPICS = Topics.of("donations")
+
+
+class Pipeline:
+    """The registry of `tests.acts` is loaded; `submit` brings events all the way into the views of `database`."""
+
+    def __init__(self, database: str, folder: Path, log: Log | None = None, partitions: int = 4) -> None:
+        self.log = log or MemoryLog()
+        self.database = database
+        TOPICS.create(self.log, partitions)
+        with Producer(self.log, TOPICS) as producer:
+            producer.register(registry_events())
+        self._ledger = Ledger(self.log, TOPICS, folder, group="ledger")
+        self._projector = Projector(self.log, TOPICS, database, group="projector")
+        self.catch_up()
+
+    def submit(self, events: Iterable[Event]) -> None:
+        with Producer(self.log, TOPICS) as producer:
+            producer.submit(events)
+        self.catch_up()
+
+    def catch_up(self) -> None:
+        submitted = sum(self.log.end_offsets(TOPICS.submitted).values())
+        drain(self._ledger, lambda: sum(self.log.end_offsets(TOPICS.recorded).values()) >= submitted)
+        drain(self._projector, self._is_projected)
+
+    def reader(self) -> Reader:
+        return Reader.open(self.database)
+
+    def close(self) -> None:
+        self._ledger.close()
+        self._projector.close()
+        self.log.close()
+
+    def _is_projected(self) -> bool:
+        reader = self.reader()
+        try:
+            return reader.next_offsets() == self.log.end_offsets(TOPICS.recorded)
+        finally:
+            reader.close()

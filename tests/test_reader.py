@@ -1,0 +1,169 @@
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from aidtrail.domain import events as e
+from aidtrail.views.reader import Filters, Reader, Sight
+from tests.acts import Acts, full_life, money
+from tests.pipeline import Pipeline
+
+LIFE, WAITING, OBSERVED, CHILDLESS = "KRCS-2026-0001", "KRCS-2026-0002", "FTS-2020-0003", "KRCS-2026-0004"
+NOW = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=2)
+MEF = Sight("MEF", ["MEF-SUPPORT", "MEF-SMALL"])
+
+
+@pytest.fixture(scope="module")
+def pipeline(postgres_server: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
+    database = postgres_server.create_database()  # type: ignore[attr-defined]
+    running = Pipeline(database, tmp_path_factory.mktemp("ledger"))
+    running.submit(full_life(LIFE, NOW))
+    running.submit(waiting())
+    running.submit([observed(), alone()])
+    yield running
+    running.close()
+
+
+def waiting() -> Iterator[e.Event]:
+    """Announced in KWD and USD, its approval signed once of twice."""
+    a = Acts(WAITING, NOW)
+    yield a.announced(amounts=(money("1000"), money("500", "USD")))
+    yield a.confirmed()
+    yield a.requested("A1")
+    yield a.approved("A1")
+
+
+def observed() -> e.Event:
+    return Acts(OBSERVED, NOW).observed()
+
+
+def alone() -> e.Event:
+    leg = e.Leg(leg_id="KRCS-KBH", from_party="KRCS", to_party="KBH")
+    return Acts(CHILDLESS, NOW).announced(route=(leg,), amounts=(money("10", "JPY"),))
+
+
+@pytest.fixture
+def reader(pipeline: Pipeline) -> Iterator[Reader]:
+    opened = pipeline.reader()
+    yield opened
+    opened.close()
+
+
+def ids(reader: Reader, **filters: object) -> list[str]:
+    return [row.donation_id for row in reader.donations(Filters(**filters))]  # type: ignore[arg-type]
+
+
+def test_each_filter_keeps_the_donations_that_it_names(reader: Reader) -> None:
+    everything = [OBSERVED, LIFE, WAITING, CHILDLESS]
+
+    assert ids(reader) == everything
+    assert ids(reader, donation_id=WAITING) == [WAITING]
+    assert ids(reader, party="NBK") == []
+    assert ids(reader, party="CRC") == [OBSERVED, LIFE, WAITING]
+    assert ids(reader, mechanism="MEF-SUPPORT") == [LIFE, WAITING]
+    assert ids(reader, currency="USD") == [WAITING]
+    assert ids(reader, currency="JPY") == [CHILDLESS]
+    assert ids(reader, oversight="observed") == [OBSERVED]
+    assert ids(reader, approval="pending") == [WAITING]
+    assert ids(reader, headline="awaiting_approval", pledge="committed") == [WAITING]
+    assert ids(reader, disbursement="none", oversight="managed") == [WAITING, CHILDLESS]
+    assert ids(reader, receipt="acknowledged") == [LIFE]
+    assert ids(reader, receipt="disputed") == []
+    assert ids(reader, leg="KRCS-KBH") == [CHILDLESS]
+
+
+def test_changed_since_is_inclusive(reader: Reader) -> None:
+    changed = {row.donation_id: row.changed_at for row in reader.donations()}
+    newest = max(changed.values())
+
+    assert ids(reader, changed_since=newest) == [donation_id for donation_id, at in sorted(changed.items()) if at == newest]
+    assert ids(reader, changed_since=newest + timedelta(microseconds=1)) == []
+
+
+def test_a_party_sees_what_it_takes_part_in_and_what_is_put_before_its_mechanism(reader: Reader) -> None:
+    assert ids(reader, sight=Sight("KBH", [])) == ids(reader, party="KBH")
+    assert ids(reader, sight=Sight("MEF", [])) == []
+    assert ids(reader, sight=MEF) == [LIFE, WAITING]
+    assert ids(reader, sight=Sight("CRC", []), currency="JPY") == []
+
+
+def test_pages_of_any_size_show_each_donation_once(reader: Reader) -> None:
+    everything = ids(reader)
+    for size in (1, 2, 3, 5):
+        seen: list[str] = []
+        while page := [row.donation_id for row in reader.donations(after=seen[-1] if seen else "", limit=size)]:
+            seen += page
+        assert seen == everything
+
+
+def test_the_queue_of_approvals_tells_age_and_missing_signatures(reader: Reader) -> None:
+    (row,) = reader.approvals(state="pending", sight=MEF)
+
+    assert (row.donation_id, row.approval_id, row.mechanism_id) == (WAITING, "A1", "MEF-SUPPORT")
+    assert (row.approvals_required, row.approvals, row.deciders) == (2, 1, ["mef-approver"])
+    assert row.requested_on == list(waiting())[2].meta.occurred_on
+    assert row.requested == {"KWD": "1000.0000"}
+    assert list(reader.approvals(state="pending", sight=Sight("NBK", []))) == []
+    assert [found.state for found in reader.approvals(donation_id=LIFE)] != []
+    first, *rest = reader.approvals()
+    assert list(reader.approvals(after=(first.requested_on, first.donation_id, first.approval_id))) == rest
+
+
+def test_the_feed_shows_every_entry_once_in_log_order_whatever_the_page(reader: Reader, pipeline: Pipeline) -> None:
+    total = sum(reader.next_offsets().values())
+    for limit in (1, 7, 1000):
+        at: dict[int, int] = {}
+        seen: list[tuple[int, int]] = []
+        while True:
+            rows, at = reader.entries(at, limit=limit)
+            if not rows:
+                break
+            assert len(rows) <= limit
+            seen += [(row.partition, row.offset) for row in rows]
+        assert len(seen) == len(set(seen)) == total
+        for partition in at:
+            assert [offset for where, offset in seen if where == partition] == list(range(at[partition]))
+
+
+def test_the_feed_passes_over_what_is_out_of_sight(reader: Reader) -> None:
+    rows, at = reader.entries({}, sight=MEF, limit=1000)
+
+    assert {row.donation_id for row in rows} == {LIFE, WAITING}
+    assert at == reader.next_offsets()
+
+
+def test_the_outcome_of_an_id_is_the_first(reader: Reader, pipeline: Pipeline) -> None:
+    event = next(waiting())
+    other = event.model_copy(update={"purpose": "12220"})
+    pipeline.submit([event, other])
+
+    outcome = reader.outcome(event.meta.event_id)
+
+    assert outcome is not None
+    assert (outcome.outcome, outcome.version, outcome.reason) == ("admitted", 1, None)
+    assert outcome.submission_sha256 == sha256_of(event)
+    assert {row.event_type for row in reader.history(WAITING) if row.outcome == "refused"} == {"SubmissionRefused"}
+
+
+def test_amounts_of_an_approval_are_strings_in_the_views(pipeline: Pipeline, reader: Reader) -> None:
+    for row in reader.approvals():
+        assert all(isinstance(amount, str) for amount in json.loads(json.dumps(row.requested)).values())
+
+
+def sha256_of(event: e.Event) -> bytes:
+    from aidtrail import codec
+
+    return codec.sha256(codec.encode(event))
+
+
+def test_a_rebuild_of_these_views_is_equal(pipeline: Pipeline, tmp_path: Path) -> None:
+    from aidtrail.audit.rebuild import rebuild
+    from tests.pipeline import TOPICS
+
+    found = rebuild(pipeline.log, TOPICS, pipeline.database)
+
+    assert found.total_differences == 0
+    assert found.rows["approvals"] > 0
+    print(f"{found.total_rows} rows compared, {found.total_differences} differences")
