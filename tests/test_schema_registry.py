@@ -1,10 +1,8 @@
-"""The registry of schemas: our own surface, a client of another hand that reads and writes through it, and our check of a real registry.
+"""The registry of schemas: every path of it, and a client of another hand that reads and writes through it.
 
 The client is Confluent's for Python. It knows nothing of Aidtrail: all it has is the address of the surface, as any other Avro client."""
 
 import json
-import socket
-import threading
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from enum import StrEnum
@@ -13,7 +11,6 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from confluent_kafka.schema_registry import SchemaRegistryClient, topic_record_subject_name_strategy
 from confluent_kafka.schema_registry.avro import AvroDeserializer, AvroSerializer
 from confluent_kafka.schema_registry.error import SchemaRegistryError
@@ -34,37 +31,13 @@ from aidtrail.producer import Producer
 from aidtrail.service import drain
 from aidtrail.topics import Topics
 from tests.acts import START, full_life, registry_events
+from tests.serving import Served
 
 TOPICS = Topics.of("donations")
 ANNOUNCED = "donations.recorded-org.aidtrail.PledgeAnnounced"
 SCHEMA = contract.latest("PledgeAnnounced").schema
 CONTENT_TYPE = "application/vnd.schemaregistry.v1+json"
 PARTITIONS = 3
-
-
-# --- serving ------------------------------------------------------------------------------------------------------------------------
-
-
-class Served:
-    """An application on a free port of the loopback interface, in a thread, until the block ends."""
-
-    def __init__(self, app: FastAPI) -> None:
-        # With the protocol named, asyncio turns Nagle's algorithm off: without, each answer takes 40 ms.
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        self._socket.bind(("127.0.0.1", 0))
-        self._socket.listen()  # so that a request waits for the server to come up
-        self._server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", ws="none"))
-        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]})
-        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-
-    def __enter__(self) -> "Served":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.should_exit = True
-        self._thread.join()
-        self._socket.close()
 
 
 def application(topics: Topics = TOPICS) -> FastAPI:

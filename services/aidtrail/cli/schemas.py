@@ -6,17 +6,27 @@ from typing import Annotated
 
 import typer
 
-from aidtrail import conformance, contract
+from aidtrail import config, conformance, contract, schema_check
 from aidtrail.errors import UsageError
+from aidtrail.subjects import subjects
+from aidtrail.topics import Topics
 
 Folder = Annotated[Path, typer.Option("--folder", help="Another folder than the one of this release.", exists=True, file_okay=False)]
+Registry = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL", help="Compare it with a Confluent Schema Registry as well, as http://host:8081. Nothing is registered there."
+    ),
+]
 
 app = typer.Typer(help="The contract: Avro schemas, their ids and examples.", no_args_is_help=True)
 
 
 @app.command("check")
-def check(folder: Folder = contract.FOLDER) -> None:
-    """Check that schemas, ids, versions, examples and models say the same; exit 1 and a line for each finding if they do not."""
+def check(folder: Folder = contract.FOLDER, registry: Registry = None) -> None:
+    """Check that schemas, ids, versions, examples and models say the same; exit 1 and a line for each finding if they do not.
+
+    With --registry, also that each subject there has our schema by our id: what is missing, different or incompatible is named."""
     for name in ("events", "types", "published", "examples"):
         if not (folder / name).is_dir():
             raise UsageError(f"--folder {folder}: expected a folder with events, types, published and examples, found no {name}")
@@ -26,6 +36,18 @@ def check(folder: Folder = contract.FOLDER) -> None:
     if findings:
         raise typer.Exit(1)
     print(f"{len(contract.read_published(folder))} published schemas: as the contract promises")
+    if registry is not None:
+        _compare(registry, folder)
+
+
+def _compare(registry: str, folder: Path) -> None:
+    topics = Topics.of(config.load().topic_prefix)
+    differences = schema_check.differences(registry, topics, folder)
+    for difference in differences:
+        print(difference)
+    if differences:
+        raise typer.Exit(1)
+    print(f"{len(subjects(topics, folder))} subjects of the registry: as the contract says")
 
 
 @app.command("publish")

@@ -182,7 +182,7 @@ def router(topics: Topics) -> APIRouter:
         return _compatible(versions_of(subject), asked.avro(), verbose)
 
     def _compatible(entries: Sequence[Published], schema: Schema, verbose: bool) -> Response:
-        messages = [f"version {entry.version}: {line}" for entry in entries for line in problems(same[entry.id], schema)]
+        messages = [f"version {entry.version}: {line}" for entry in entries for line in sorted(problems(same[entry.id], schema))]
         return RegistryJSON({"is_compatible": not messages, **({"messages": messages} if verbose else {})})
 
     # --- settings -------------------------------------------------------------------------------------------------------------------
