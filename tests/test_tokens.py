@@ -8,9 +8,7 @@ import itertools
 import json
 import logging
 import os
-import stat
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,14 +17,11 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from aidtrail.errors import TokenError, UnavailableError, UsageError
 from aidtrail.gateway import tokens
-from aidtrail.gateway.local import AUDIENCE as LOCAL_AUDIENCE
-from aidtrail.gateway.local import ISSUER as LOCAL_ISSUER
-from aidtrail.gateway.local import issue, local_verifier
 from aidtrail.gateway.tokens import LEEWAY_SECONDS, MAX_TOKEN_BYTES, RETRY_SECONDS, STALE_SECONDS, Keys, Verifier
 
 ISSUER, AUDIENCE, NOW = "https://id.example.org/realms/relief", "aidtrail", 1_790_000_000.0
@@ -594,77 +589,3 @@ def test_keys_are_only_read_from_where_nobody_can_alter_them(url: str) -> None:
 @pytest.mark.parametrize("url", ["https://id.example.org/jwks", "http://127.0.0.1:8080/jwks", "http://localhost/jwks", "http://[::1]/jwks"])
 def test_https_and_this_machine_are_safe(url: str) -> None:
     assert Keys(url).source == url
-
-
-# --- local tokens -------------------------------------------------------------------------------------------------------------------
-
-
-def test_a_local_token_is_good_in_its_own_home_until_it_expires(tmp_path: Path) -> None:
-    token = issue(tmp_path / "home", "krcs-officer", hours=1, now=time.time())
-    old = issue(tmp_path / "home", "krcs-officer", hours=1, now=time.time() - 3600 - LEEWAY_SECONDS)
-
-    assert local_verifier(tmp_path / "home").subject(token) == "krcs-officer"
-    with pytest.raises(TokenError, match="expired"):
-        local_verifier(tmp_path / "home").subject(old)
-    with pytest.raises(TokenError, match="a key that the issuer does not publish"):
-        local_verifier(tmp_path / "another").subject(token)
-
-
-def test_only_the_owner_can_read_the_signing_key(tmp_path: Path) -> None:
-    issue(tmp_path, "krcs-officer", hours=1, now=time.time())
-    local_verifier(tmp_path)
-    key = tmp_path / "tokens" / "signing-key.pem"
-
-    assert sorted(path.name for path in key.parent.iterdir()) == ["jwks.json", "signing-key.pem"]
-    assert stat.S_IMODE(key.stat().st_mode) == 0o600
-    assert "PRIVATE" in key.read_text()
-    assert '"d"' not in (key.parent / "jwks.json").read_text()
-    key.chmod(0o640)
-    with pytest.raises(UsageError, match="can be read by others"):
-        issue(tmp_path, "krcs-officer", hours=1, now=time.time())
-
-
-@pytest.mark.parametrize("content", [b"", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "ES256"])
-def test_a_signing_key_that_is_none_is_not_replaced(tmp_path: Path, content: bytes | str) -> None:
-    if isinstance(content, str):
-        content = PRIVATE[content].private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    assert isinstance(content, bytes)
-    (tmp_path / "tokens").mkdir()
-    key = tmp_path / "tokens" / "signing-key.pem"
-    key.touch(0o600)
-    key.write_bytes(content)
-
-    with pytest.raises(UsageError, match="expected an Ed25519 key"):
-        local_verifier(tmp_path)
-    assert key.read_bytes() == content
-
-
-def test_many_that_start_at_once_agree_on_one_key(tmp_path: Path) -> None:
-    started = threading.Barrier(16)
-    made: list[str] = []
-
-    def start() -> None:
-        started.wait()
-        made.append(issue(tmp_path, "krcs-officer", hours=1, now=time.time()))
-        local_verifier(tmp_path)
-
-    threads = [threading.Thread(target=start) for _ in range(16)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    verifier = local_verifier(tmp_path)
-
-    assert [verifier.subject(token) for token in made] == ["krcs-officer"] * 16
-    assert len(list((tmp_path / "tokens").iterdir())) == 2
-
-
-def test_a_local_token_is_of_no_use_to_the_verifier_of_an_issuer(tmp_path: Path) -> None:
-    local_verifier(tmp_path)
-    token = issue(tmp_path, "krcs-officer", hours=1, now=NOW)
-    configured = Verifier(ISSUER, AUDIENCE, Keys(str(tmp_path / "tokens" / "jwks.json")), now=lambda: NOW)
-
-    assert LOCAL_ISSUER != ISSUER
-    assert LOCAL_AUDIENCE == AUDIENCE
-    with pytest.raises(TokenError, match="another issuer"):
-        configured.subject(token)
