@@ -162,7 +162,18 @@ def test_a_name_and_a_password_are_sent_and_never_told(somebodys: tuple[Somebody
 
 
 @pytest.mark.parametrize(
-    "address", ["", "registry:8081", "file:///etc/hostname", "ftp://host/", "http://", "http://[", "http://host:99999", "http://host:port"]
+    "address",
+    [
+        "",
+        "registry:8081",
+        "file:///etc/hostname",
+        "file://localhost/etc/hostname",
+        "ftp://host/",
+        "http://",
+        "http://[",
+        "http://host:99999",
+        "http://host:port",
+    ],
 )
 def test_an_address_that_is_none_is_wrong_usage(address: str) -> None:
     with pytest.raises(UsageError, match="expected the address of a schema registry"):

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from aidtrail import config, conformance, contract, schema_check
+from aidtrail import asyncapi, config, conformance, contract, schema_check
 from aidtrail.errors import UsageError
 from aidtrail.subjects import subjects
 from aidtrail.topics import Topics
@@ -68,3 +68,9 @@ def list_(json_: Annotated[bool, typer.Option("--json", help="One JSON object a 
             print(json.dumps({"id": entry.id, "event": entry.event, "version": entry.version, "file": f"schemas/{entry.path}"}))
         else:
             print(f"{entry.id:>4}  {entry.event} v{entry.version}")
+
+
+@app.command("asyncapi")
+def asyncapi_() -> None:
+    """Print the three topics as an AsyncAPI 3.1 document, JSON: with what may stand in each, its schemas and examples."""
+    print(asyncapi.text(Topics.of(config.load().topic_prefix)), end="")
