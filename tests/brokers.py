@@ -4,6 +4,8 @@ with Broker() as broker:            # one node
     KafkaLog(broker.addresses)
 with Broker(nodes=3) as cluster:    # replication 3, min.insync.replicas 2
     cluster.kill(0)
+with SecuredBroker() as broker:     # lets nobody in but USER with PASSWORD, over TLS
+    KafkaLog(broker.addresses, security=...)
 """
 
 import base64
@@ -19,6 +21,8 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
+
+from tests.certificates import Authority
 
 ROOT = Path(__file__).parent.parent
 POM = ROOT / "deploy" / "kafka" / "pom.xml"
@@ -183,10 +187,14 @@ class Broker:
         return ["java", f"-Xmx{heap_megabytes}m", *JVM_FLAGS, f"-Dlog4j2.configurationFile={LOGGING}", "-cp", f"{self._libraries}/*"]
 
     def _format(self, properties: Path) -> None:
-        command = [*self._java(96), "kafka.tools.StorageTool", "format", "-t", self._cluster_id, "-c", str(properties)]
+        tool = [*self._java(96), "kafka.tools.StorageTool", "format", "-t", self._cluster_id, "-c", str(properties)]
+        command = [*tool, *self._format_options()]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=START_SECONDS)
         if done.returncode:
             raise BrokerFailedError(f"storage was not formatted: {done.stdout[-1000:]}{done.stderr[-1000:]}")
+
+    def _format_options(self) -> list[str]:
+        return []
 
     def _properties(self, node: int) -> dict[str, str]:
         replication = min(3, self.nodes)
@@ -219,6 +227,52 @@ class Broker:
             "num.network.threads": "2",
             "num.io.threads": "4",
             **self._settings,
+        }
+
+
+class SecuredBroker(Broker):
+    """One broker that is reached by SASL_SSL with SCRAM-SHA-512 alone, and an authorizer that lets USER do everything and others nothing.
+
+    `ca_file` is of the authority that signed its certificate, `other_ca_file` of one that did not.
+    """
+
+    USER = "aidtrail"
+    PASSWORD = "right-password"
+
+    def __init__(self) -> None:
+        super().__init__()
+        authority = Authority("the CA of the broker")
+        self.ca_file, self.other_ca_file, self._keys = (self._folder / name for name in ("ca.pem", "other-ca.pem", "keys.pem"))
+        self.ca_file.write_text(authority.pem)
+        self.other_ca_file.write_text(Authority("another CA").pem)
+        self._keys.write_text(authority.server())
+
+    def _format_options(self) -> list[str]:
+        return ["--add-scram", f"SCRAM-SHA-512=[name={self.USER},password={self.PASSWORD}]"]
+
+    def _properties(self, node: int) -> dict[str, str]:
+        module = "org.apache.kafka.common.security"
+        credentials = f'username="{self.USER}" password="{self.PASSWORD}"'
+        clients = f"SASL_SSL://127.0.0.1:{self._ports[node]}"
+        return super()._properties(node) | {
+            "listeners": f"{clients},CONTROLLER://127.0.0.1:{self._controller_ports[node]}",
+            "advertised.listeners": clients,
+            "inter.broker.listener.name": "SASL_SSL",
+            "listener.security.protocol.map": "CONTROLLER:SASL_PLAINTEXT,SASL_SSL:SASL_SSL",
+            "sasl.enabled.mechanisms": "SCRAM-SHA-512",
+            "sasl.mechanism.inter.broker.protocol": "SCRAM-SHA-512",
+            "sasl.mechanism.controller.protocol": "PLAIN",  # users of SCRAM are kept in the controller, which is not up yet
+            "listener.name.controller.sasl.enabled.mechanisms": "PLAIN",
+            "listener.name.controller.plain.sasl.jaas.config": (
+                f'{module}.plain.PlainLoginModule required {credentials} user_{self.USER}="{self.PASSWORD}";'
+            ),
+            "listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config": f"{module}.scram.ScramLoginModule required {credentials};",
+            "ssl.keystore.type": "PEM",
+            "ssl.keystore.location": str(self._keys),
+            "ssl.truststore.type": "PEM",
+            "ssl.truststore.location": str(self.ca_file),
+            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "super.users": f"User:{self.USER}",
         }
 
 

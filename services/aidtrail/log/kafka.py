@@ -185,9 +185,26 @@ class KafkaLog:
             yield
         except (KafkaError, OSError, ValueError) as error:
             line = " ".join((_once.cause or str(error) or type(error).__name__).split())[:300]
-            raise UnavailableError(f"Kafka at {self._where} cannot be reached or refuses: {line}. {_what_to_check(line)}") from error
+            raise UnavailableError(f"Kafka at {self._where} cannot be reached or refuses: {line}. {self._what_to_check(line)}") from error
         finally:
             _once.told_by_raising = False
+
+    def _what_to_check(self, cause: str) -> str:
+        if "Handshake failed" in cause:
+            return (
+                "Check AIDTRAIL_LOG, that AIDTRAIL_KAFKA_CA_FILE holds the CA that signed the broker's certificate, and "
+                "AIDTRAIL_KAFKA_SECURITY_PROTOCOL."
+            )
+        # Over TLS kafka-python sees the broker hang up, and more often than not misses what it said before of the password.
+        hung_up = "socket disconnected" in cause
+        if "Sasl" in cause or (hung_up and str(self._connection.get("security_protocol")).startswith("SASL")):
+            return (
+                "Check AIDTRAIL_LOG, the user in AIDTRAIL_KAFKA_USERNAME, the password in AIDTRAIL_KAFKA_PASSWORD, "
+                "AIDTRAIL_KAFKA_SASL_MECHANISM and AIDTRAIL_KAFKA_SECURITY_PROTOCOL."
+            )
+        if hung_up:
+            return "Check AIDTRAIL_LOG and AIDTRAIL_KAFKA_SECURITY_PROTOCOL."
+        return "Check AIDTRAIL_LOG, the credentials, and that it is up."
 
 
 class KafkaAppender:
@@ -370,25 +387,11 @@ def _no_topic(topic: str, error_code: int) -> str:
     return f"{topic}: {for_code(error_code).__name__}"
 
 
-def _what_to_check(cause: str) -> str:
-    if "Sasl" in cause:
-        return (
-            "Check AIDTRAIL_LOG, the user in AIDTRAIL_KAFKA_USERNAME, the password in AIDTRAIL_KAFKA_PASSWORD, and "
-            "AIDTRAIL_KAFKA_SASL_MECHANISM."
-        )
-    if "Handshake failed" in cause:
-        return (
-            "Check AIDTRAIL_LOG, that AIDTRAIL_KAFKA_CA_FILE holds the CA that signed the broker's certificate, and "
-            "AIDTRAIL_KAFKA_SECURITY_PROTOCOL."
-        )
-    return "Check AIDTRAIL_LOG, the credentials, and that it is up."
-
-
 class _Once(logging.Filter):
     """Lets a message of one wording through once in `seconds`: kafka-python repeats some ten times a second during an outage.
 
-    `cause` is why a broker could last not be connected to; nothing else tells. Nor does anything else tell of an outage to a service that
-    waits for records: unless an error will (`told_by_raising`), a line of ours does.
+    `cause` is why a broker could not be connected to, the most telling of several; nothing else tells. Nor does anything else tell of an
+    outage to a service that waits for records: unless an error will (`told_by_raising`), a line of ours does.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -404,8 +407,10 @@ class _Once(logging.Filter):
             return True
         message = record.getMessage()
         if why := re.match(r"Bootstrap (?:connection|attempt) to \S+ failed: (.*) \(backoff|Connection failed: (.*)", message):
-            self.cause = why[1] or why[2]
-            self._tell()
+            cause = why[1] or why[2]
+            if _telling(cause) >= _telling(self.cause):
+                self.cause = cause
+            self._tell(cause)
         wording = record.name + re.sub(r"[\d.]+", "#", message)  # the same but for a port, a time or a count
         now = time.monotonic()
         if now - self._let_through.get(wording, -self._seconds) < self._seconds:
@@ -415,11 +420,18 @@ class _Once(logging.Filter):
         self._let_through[wording] = now
         return True
 
-    def _tell(self) -> None:
+    def _tell(self, cause: str) -> None:
         now = time.monotonic()
         if not self.told_by_raising and now - self._told_at >= TELL_SECONDS:
             self._told_at = now
-            logger.warning("a Kafka broker cannot be reached: %s; trying again", " ".join(self.cause.split())[:300])
+            logger.warning("a Kafka broker cannot be reached: %s; trying again", " ".join(cause.split())[:300])
+
+
+def _telling(cause: str) -> int:
+    """A refused login says more than a connection that was lost, and this more than that the time for the last attempt was up."""
+    if not cause or "RequestTimedOut" in cause:
+        return 0
+    return 2 if "Sasl" in cause else 1
 
 
 _once = _Once(30.0)
