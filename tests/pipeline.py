@@ -1,6 +1,8 @@
 """A pipeline in this process: a log, a ledger and a projector that run when they are told to."""
 
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from aidtrail.domain.events import Event
@@ -9,10 +11,11 @@ from aidtrail.log import Log
 from aidtrail.log.memory import MemoryLog
 from aidtrail.producer import Producer
 from aidtrail.projector import Projector
-from aidtrail.service import drain
+from aidtrail.service import Service, drain
 from aidtrail.topics import Topics
 from aidtrail.views.reader import Reader
 from tests.acts import registry_events
+from tests.waiting import eventually
 
 TOPICS = Topics.of("donations")
 
@@ -39,6 +42,32 @@ class Pipeline:
         submitted = sum(self.log.end_offsets(TOPICS.submitted).values())
         drain(self._ledger, lambda: sum(self.log.end_offsets(TOPICS.recorded).values()) >= submitted)
         drain(self._projector, self._is_projected)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Ledger and projector at work in threads, until the block ends."""
+        stop = threading.Event()
+
+        def turn(service: Service) -> None:
+            while not stop.is_set():
+                service.turn()
+
+        threads = [threading.Thread(target=turn, args=(service,)) for service in (self._ledger, self._projector)]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+
+    def wait(self) -> None:
+        """Until all that was submitted is in the views; for when the pipeline is running."""
+        assert eventually(
+            lambda: sum(self.log.end_offsets(TOPICS.recorded).values()) >= sum(self.log.end_offsets(TOPICS.submitted).values())
+        )
+        assert eventually(self._is_projected)
 
     def reader(self) -> Reader:
         return Reader.open(self.database)

@@ -8,6 +8,7 @@ null; nothing is encoded again, and `unstamped` gives back what the producer wro
 import hashlib
 import io
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
@@ -113,10 +114,15 @@ def to_json(event: AnyEvent) -> str:
 def from_json(text: str | bytes) -> AnyEvent:
     """The event that a JSON object states; the inverse of `to_json`. Raises MalformedError that says where, what was expected and what
     was found: unknown fields, numbers for amounts, repeated keys and times without a zone are errors, never guessed at."""
+    return from_object(parse_object(text))
+
+
+def parse_object(text: str | bytes) -> dict[str, Any]:
+    """The JSON object that `text` states, as strictly as `from_json`, of whatever kind."""
     try:
         if isinstance(text, bytes):
             text = text.decode()
-        return _from_json(text)
+        stated = json.loads(text, object_pairs_hook=_once, parse_int=_whole, parse_float=_no_float, parse_constant=_no_float)
     except UnicodeDecodeError:
         raise MalformedError("line", "UTF-8", "other bytes") from None
     except UnicodeEncodeError as error:
@@ -125,19 +131,26 @@ def from_json(text: str | bytes) -> AnyEvent:
         raise MalformedError(f"character {error.pos + 1}", "JSON", error.msg) from None
     except RecursionError:
         raise MalformedError("line", "JSON of a few levels", "deeper nesting") from None
-    except ValidationError as error:
-        raise malformed(error) from None
-
-
-def _from_json(text: str) -> AnyEvent:
-    stated = json.loads(text, object_pairs_hook=_once, parse_int=_whole, parse_float=_no_float, parse_constant=_no_float)
     if not isinstance(stated, dict):
         raise MalformedError("line", "a JSON object", type(stated).__name__)
+    return stated
+
+
+def from_object(stated: Mapping[str, Any]) -> AnyEvent:
+    """The event that an object of `parse_object` states. Raises MalformedError."""
+    stated = dict(stated)
     event_type = stated.pop("type", None)
     event_class = EVENTS.get(event_type) if isinstance(event_type, str) else None
     if event_class is None:
         raise MalformedError("type", "the name of an event ('aidtrail schemas list' prints them)", _shown(event_type))
-    return event_class.model_validate_json(json.dumps(stated, ensure_ascii=False).encode(), strict=True)
+    try:
+        return event_class.model_validate_json(json.dumps(stated, ensure_ascii=False).encode(), strict=True)
+    except UnicodeEncodeError as error:
+        raise MalformedError("line", "text that UTF-8 can hold", _shown(error.object[error.start : error.end])) from None
+    except RecursionError:
+        raise MalformedError("line", "JSON of a few levels", "deeper nesting") from None
+    except ValidationError as error:
+        raise malformed(error) from None
 
 
 def malformed(error: ValidationError) -> MalformedError:

@@ -238,6 +238,7 @@ def _add_status(batch: Batch, partition: int, account: Account) -> None:
             list(parties),
             list(pledge.legs),
             list({approval.mechanism_id: None for approval in donation.approvals.values()}),
+            pledge.terms_sha256,
             pledge.purpose,
             headline,
             *axes,

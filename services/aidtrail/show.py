@@ -1,11 +1,9 @@
 """What people see in a terminal: tables on stdout, progress on stderr. JSON for programs: amounts and times are strings."""
 
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from decimal import Decimal
+from datetime import UTC
 from typing import Any
 
 from rich.console import Console
@@ -16,6 +14,7 @@ from rich.text import Text
 from aidtrail.audit.rebuild import Comparison
 from aidtrail.domain import events as e
 from aidtrail.domain.money import Money, format_money
+from aidtrail.views import shapes
 from aidtrail.views.reader import AmountRow, DonationRow, HistoryRow
 
 PIPE_WIDTH = 200
@@ -31,19 +30,7 @@ def console() -> Console:
 def lines(rows: Iterator[dict[str, Any]] | Sequence[dict[str, Any]]) -> None:
     """One JSON object a line, on stdout."""
     for row in rows:
-        sys.stdout.write(json.dumps(row, ensure_ascii=False, default=_text) + "\n")
-
-
-def _text(value: object) -> str:
-    match value:
-        case bytes():
-            return value.hex()
-        case datetime():
-            return value.isoformat()
-        case Decimal():
-            return f"{value:f}"
-        case _:
-            return str(value)
+        sys.stdout.write(shapes.to_json(row) + "\n")
 
 
 # --- progress -----------------------------------------------------------------------------------------------------------------------
@@ -77,13 +64,6 @@ def bar(title: str, total: float | None = None) -> Iterator[Bar]:
 
 
 # --- donations ----------------------------------------------------------------------------------------------------------------------
-
-
-def donation_json(row: DonationRow, amounts: Sequence[AmountRow]) -> dict[str, Any]:
-    return {
-        **row._asdict(),
-        "amounts": [{name: value for name, value in amount._asdict().items() if name != "donation_id"} for amount in amounts],
-    }
 
 
 def donation(row: DonationRow, amounts: Sequence[AmountRow], parties: Mapping[str, str]) -> None:
@@ -122,9 +102,7 @@ def donations(rows: Sequence[DonationRow]) -> None:
 
 
 def history_json(row: HistoryRow, submitter: e.Actor | None) -> dict[str, Any]:
-    shown = {name: value for name, value in row._asdict().items() if name != "event"}
-    event = None if row.event is None else row.event.model_dump(mode="json", exclude_none=True)
-    return {**shown, "submitted_by": None if submitter is None else submitter.model_dump(mode="json"), "event": event}
+    return {**shapes.entry(row), "submitted_by": None if submitter is None else submitter.model_dump(mode="json")}
 
 
 def history(rows: Sequence[HistoryRow], submitters: Mapping[int, e.Actor]) -> None:

@@ -11,6 +11,7 @@ from aidtrail.cli import registry
 from aidtrail.cli.backends import Backends, backends
 from aidtrail.domain.events import Actor, Event, SubmissionRefused
 from aidtrail.errors import AidtrailError, UsageError
+from aidtrail.views import shapes
 from aidtrail.views.reader import Filters, HistoryRow
 
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout; amounts are strings.")]
@@ -26,7 +27,7 @@ def status(donation_id: DonationId, json_: Json = False) -> None:
             raise _unknown(donation_id)
         amounts = reader.amounts([donation_id])[donation_id]
         if json_:
-            show.lines([show.donation_json(row, amounts)])
+            show.lines([shapes.donation(row, amounts)])
         else:
             show.donation(row, amounts, party_names(opened))
 
@@ -59,7 +60,7 @@ def list_(
         more, rows = len(rows) > limit, rows[:limit]
         if json_:
             amounts = reader.amounts([row.donation_id for row in rows])
-            show.lines([show.donation_json(row, amounts[row.donation_id]) for row in rows])
+            show.lines([shapes.donation(row, amounts[row.donation_id]) for row in rows])
         else:
             show.donations(rows)
         if more:

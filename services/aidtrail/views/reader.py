@@ -26,6 +26,7 @@ class DonationRow(NamedTuple):
     parties: list[str]
     legs: list[str]
     mechanisms: list[str]
+    terms_sha256: bytes
     purpose: str | None
     headline: str
     pledge: str
@@ -72,10 +73,12 @@ class ApprovalRow(NamedTuple):
 
 
 class Sight(NamedTuple):
-    """Whose eyes: a party sees the donations it takes part in, and those that are or were put before one of its mechanisms."""
+    """Whose eyes (`domain.authority.sight`), in the columns' terms: donations that this party takes part in or that are or were put before
+    one of these mechanisms, and all that are observed if `observed`."""
 
-    party_id: str
+    party_id: str | None
     mechanisms: list[str]
+    observed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +114,16 @@ _CONDITIONS: Mapping[str, LiteralString] = {
     "currency": "EXISTS (SELECT FROM live.amounts a WHERE a.donation_id = d.donation_id AND a.currency = %(currency)s)",
     "changed_since": "changed_at >= %(changed_since)s",
 }
-_IN_SIGHT: LiteralString = "(%(sight_party)s = ANY(parties) OR mechanisms && %(sight_mechanisms)s::text[])"
+_IN_SIGHT: LiteralString = (
+    "(%(all)s OR %(sight_party)s = ANY(parties) OR mechanisms && %(sight_mechanisms)s::text[]"
+    " OR (%(sight_observed)s AND oversight = 'observed'))"
+)
+
+
+def _seeing(sight: Sight | None) -> dict[str, object]:
+    """The parameters of _IN_SIGHT."""
+    party, mechanisms, observed = sight or Sight(None, [])
+    return {"all": sight is None, "sight_party": party, "sight_mechanisms": mechanisms, "sight_observed": observed}
 
 
 class HistoryRow(NamedTuple):
@@ -173,7 +185,7 @@ class Reader:
         values: dict[str, object] = {**stated, "after": after, "limit": limit}
         if filters.sight is not None:
             conditions.append(_IN_SIGHT)
-            values |= {"sight_party": filters.sight.party_id, "sight_mechanisms": filters.sight.mechanisms}
+            values |= _seeing(filters.sight)
         where: LiteralString = " AND ".join(["donation_id > %(after)s", *conditions])
         query: LiteralString = "SELECT * FROM live.donations d WHERE " + where + " ORDER BY donation_id LIMIT %(limit)s"
         with self._connection.cursor(row_factory=class_row(DonationRow)) as cursor:
@@ -196,14 +208,12 @@ class Reader:
             " AND (%(donation)s::text IS NULL OR donation_id = %(donation)s)"
             " AND (%(after)s::timestamptz IS NULL"
             " OR (requested_on, donation_id, approval_id) > (%(after)s, %(after_donation)s, %(after_id)s))"
-            " AND (%(sight_party)s::text IS NULL OR " + _IN_SIGHT + ")"
-            " ORDER BY requested_on, donation_id, approval_id LIMIT %(limit)s"
+            " AND " + _IN_SIGHT + " ORDER BY requested_on, donation_id, approval_id LIMIT %(limit)s"
         )
         at, after_donation, after_id = after or (None, "", "")
         values = {
             "state": state, "mechanism": mechanism, "donation": donation_id, "after": at, "after_donation": after_donation,
-            "after_id": after_id, "limit": limit, "sight_party": sight.party_id if sight else None,
-            "sight_mechanisms": sight.mechanisms if sight else [],
+            "after_id": after_id, "limit": limit, **_seeing(sight),
         }  # fmt: skip
         with self._connection.cursor(row_factory=class_row(ApprovalRow)) as cursor:
             yield from cursor.execute(query, values)
@@ -218,15 +228,13 @@ class Reader:
         query: LiteralString = (
             f"SELECT {_HISTORY} FROM live.entries LEFT JOIN live.donations d USING (donation_id)"
             ' WHERE entries.partition = %(partition)s AND "offset" >= %(start)s AND "offset" < %(end)s'
-            " AND (%(sight_party)s::text IS NULL OR " + _IN_SIGHT + ")"
-            ' ORDER BY "offset" LIMIT %(limit)s'
+            " AND " + _IN_SIGHT + ' ORDER BY "offset" LIMIT %(limit)s'
         )
-        seeing = {"sight_party": sight.party_id if sight else None, "sight_mechanisms": sight.mechanisms if sight else []}
         for partition, end in sorted(self.next_offsets().items()):
             start = after.setdefault(partition, 0)
             if start >= end or len(found) == limit:
                 continue
-            values = {"partition": partition, "start": start, "end": end, "limit": limit - len(found), **seeing}
+            values = {"partition": partition, "start": start, "end": end, "limit": limit - len(found), **_seeing(sight)}
             rows = self._history(query, values)
             found += rows
             after[partition] = rows[-1].offset + 1 if len(found) == limit else end

@@ -6,7 +6,7 @@ views; the build that was live stays as it was, for the way back.
 
 import hashlib
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import psycopg
 from psycopg import sql
@@ -18,12 +18,13 @@ CONTROL = "aidtrail"
 TABLES = ("positions", "entries", "refusals", "donations", "amounts", "approvals", "parked")
 
 Connection = psycopg.Connection[tuple[object, ...]]
+CONNECTION: dict[str, Any] = {"connect_timeout": 10, "options": "-c timezone=UTC", "application_name": "aidtrail"}
 
 
 def connect(conninfo: str) -> Connection:
     """A connection to the views, in UTC. Raises UnavailableError with one line when the server cannot be reached or lets nobody in."""
     try:
-        return psycopg.connect(conninfo, connect_timeout=10, options="-c timezone=UTC", application_name="aidtrail")
+        return psycopg.connect(conninfo, **CONNECTION)
     except psycopg.OperationalError as error:
         reason = " ".join(str(error).split())
         raise UnavailableError(f"PostgreSQL cannot be reached: {reason}. Check AIDTRAIL_VIEWS, and that the server is up.") from None

@@ -30,9 +30,9 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
     },
     "donations": {
         "donation_id": "text", "partition": "int4", "version": "int8", "head_sha256": "bytea", "oversight": "text", "contribution": "text",
-        "donor": "text", "beneficiary": "text", "parties": "text[]", "legs": "text[]", "mechanisms": "text[]", "purpose": "text",
-        "headline": "text", "pledge": "text", "approval": "text", "disbursement": "text", "receipt": "text", "announced_on": "timestamptz",
-        "changed_at": "timestamptz", "next_deadline": "timestamptz",
+        "donor": "text", "beneficiary": "text", "parties": "text[]", "legs": "text[]", "mechanisms": "text[]", "terms_sha256": "bytea",
+        "purpose": "text", "headline": "text", "pledge": "text", "approval": "text", "disbursement": "text", "receipt": "text",
+        "announced_on": "timestamptz", "changed_at": "timestamptz", "next_deadline": "timestamptz",
     },
     "amounts": {
         "donation_id": "text", "currency": "text", "pledged": "numeric", "approved": "numeric", "in_flight": "numeric",

@@ -58,6 +58,7 @@ CREATE TABLE donations (                            -- the status of each donati
     parties       text[] NOT NULL,                  -- everybody on the route
     legs          text[] NOT NULL,
     mechanisms    text[] NOT NULL,                  -- those that it is or was put before
+    terms_sha256  bytea NOT NULL,                   -- what a request for approval is bound to (domain.donation.terms_sha256)
     purpose       text,
     headline      text NOT NULL,
     pledge        text NOT NULL,

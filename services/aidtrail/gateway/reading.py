@@ -1,0 +1,350 @@
+"""GET: donations, their history, the queue of approvals, the feed of entries, submissions. Nobody reads what is out of his sight."""
+
+import asyncio
+import base64
+import csv
+import io
+import json
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from datetime import datetime
+from typing import Annotated, Any, Literal, TypeVar
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Header, Path, Query, Request
+from fastapi.responses import Response, StreamingResponse
+
+from aidtrail.domain import events as e
+from aidtrail.domain import status
+from aidtrail.domain.authority import Person, Read, Subject, authorise, submission
+from aidtrail.domain.donation import ApprovalState, PledgeState
+from aidtrail.errors import UnavailableError
+from aidtrail.gateway import problems, state
+from aidtrail.views import shapes
+from aidtrail.views.reader import DonationRow, Filters, HistoryRow, Outcome
+
+At = TypeVar("At")
+
+PAGE = 100
+MAX_PAGE = 1000
+FEED_SECONDS = 0.5
+
+Gateway = Annotated[state.Gateway, Depends(state.gateway)]
+Caller = Annotated[Person, Depends(state.person)]
+DonationId = Annotated[str, Path(pattern=e.DONATION_ID)]
+Id = Annotated[str | None, Query(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$")]
+Cursor = Annotated[str | None, Query(max_length=1000, description="From the Link of the page before.")]
+Limit = Annotated[int, Query(ge=1, le=MAX_PAGE)]
+Format = Annotated[Literal["json", "ndjson", "csv"], Query(description="ndjson and csv stream the whole list, without pages.")]
+
+router = APIRouter(prefix="/v1", tags=["status"])
+
+
+@router.get("/donations", operation_id="listDonations")
+def list_donations(
+    request: Request,
+    gateway: Gateway,
+    person: Caller,
+    party: Id = None,
+    mechanism: Id = None,
+    headline: status.Headline | None = None,
+    pledge: PledgeState | None = None,
+    approval: status.ApprovalAxis | None = None,
+    disbursement: status.DisbursementAxis | None = None,
+    receipt: status.ReceiptAxis | None = None,
+    oversight: e.Oversight | None = None,
+    currency: Annotated[str | None, Query(pattern="^[A-Z]{3}$")] = None,
+    changed_since: Annotated[datetime | None, Query(description="Inclusive; with a zone.")] = None,
+    cursor: Cursor = None,
+    limit: Limit = PAGE,
+    format: Format = "json",
+) -> Response:
+    """Donations by id, those that the caller may see."""
+    if changed_since is not None and changed_since.tzinfo is None:
+        raise problems.Malformed(where="query: changed_since", expected="a time with a zone")
+    filters = Filters(
+        party=party, mechanism=mechanism, headline=headline, pledge=pledge, approval=approval, disbursement=disbursement, receipt=receipt,
+        oversight=oversight, currency=currency, changed_since=changed_since, sight=gateway.sight(person),
+    )  # fmt: skip
+
+    def page(after: str, size: int) -> tuple[list[dict[str, Any]], str]:
+        with gateway.reader() as views:
+            rows = list(views.donations(filters, after=after, limit=size))
+            amounts = views.amounts([row.donation_id for row in rows])
+        return [shapes.donation(row, amounts[row.donation_id]) for row in rows], rows[-1].donation_id if rows else after
+
+    return _listed(request, page, _after_id(cursor), limit, format, _donation_cells)
+
+
+@router.get("/donations/{donation_id}", operation_id="getDonation")
+def get_donation(
+    gateway: Gateway, person: Caller, donation_id: DonationId, if_none_match: Annotated[str | None, Header(max_length=1000)] = None
+) -> Response:
+    """Where a donation stands. The ETag is its version."""
+    with gateway.reader() as views:
+        row = views.donation(donation_id)
+        if row is None or not authorise(person, Read.DONATION, subject_of(gateway, row)):
+            raise problems.NotFound
+        etag = f'"{row.version}"'
+        if etag in [each.strip().removeprefix("W/") for each in (if_none_match or "").split(",")]:
+            return Response(status_code=304, headers={"ETag": etag})
+        said = shapes.to_json(shapes.donation(row, views.amounts([donation_id])[donation_id]))
+    return Response(said, media_type="application/json", headers={"ETag": etag, "Cache-Control": "private, no-cache"})
+
+
+@router.get("/donations/{donation_id}/history", operation_id="getHistory")
+def get_history(request: Request, gateway: Gateway, person: Caller, donation_id: DonationId, format: Format = "json") -> Response:
+    """Every entry of a donation in log order: admitted, refused and void."""
+    _require_sight(gateway, person, donation_id)
+
+    def page(after: int, size: int) -> tuple[list[dict[str, Any]], int]:
+        with gateway.reader() as views:
+            rows = views.history(donation_id)[after:]
+        return [shapes.entry(row) for row in rows], after + len(rows)
+
+    return _listed(request, page, 0, 1_000_000, format, _entry_cells)
+
+
+@router.get("/approvals", operation_id="listApprovals")
+def list_approvals(
+    request: Request,
+    gateway: Gateway,
+    person: Caller,
+    state: ApprovalState | None = ApprovalState.PENDING,
+    mechanism: Id = None,
+    donation: Annotated[str | None, Query(pattern=e.DONATION_ID)] = None,
+    cursor: Cursor = None,
+    limit: Limit = PAGE,
+    format: Format = "json",
+) -> Response:
+    """Requests to mechanisms, the oldest first: by default those that wait, with their age and the signatures that they miss."""
+    now = gateway.now()
+    sight = gateway.sight(person)
+
+    def page(after: tuple[datetime, str, str] | None, size: int) -> tuple[list[dict[str, Any]], tuple[datetime, str, str] | None]:
+        with gateway.reader() as views:
+            rows = list(views.approvals(state=state, mechanism=mechanism, donation_id=donation, sight=sight, after=after, limit=size))
+        last = (rows[-1].requested_on, rows[-1].donation_id, rows[-1].approval_id) if rows else after
+        return [shapes.approval(row, now) for row in rows], last
+
+    return _listed(request, page, _after_approval(cursor), limit, format, _flat)
+
+
+@router.get("/entries", operation_id="listEntries")
+def list_entries(
+    request: Request,
+    gateway: Gateway,
+    person: Caller,
+    after: Annotated[
+        str | None, Query(max_length=4000, description="Where to go on: `after` of the answer before. From the start if not stated.")
+    ] = None,
+    limit: Limit = PAGE,
+    last_event_id: Annotated[str | None, Header(max_length=4000)] = None,
+) -> Response:
+    """The feed of what was recorded, for those without Kafka; with Accept: text/event-stream, as it is recorded."""
+    sight = gateway.sight(person)
+    position = _after_entries(last_event_id or after)
+    if "text/event-stream" in request.headers.get("accept", ""):
+        return StreamingResponse(_events(request, gateway, sight, position), media_type="text/event-stream", headers=_UNCACHED)
+    with gateway.reader() as views:
+        rows, position = views.entries(position, sight=sight, limit=limit)
+    said = {"entries": [shapes.entry(row) for row in rows], "after": _cut(position)}
+    link = {"Link": f'<{request.url.include_query_params(after=_cut(position)).path}?{_query(request, after=_cut(position))}>; rel="next"'}
+    return Response(shapes.to_json(said), media_type="application/json", headers=link)
+
+
+@router.get("/submissions/{event_id}", operation_id="getSubmission")
+def get_submission(gateway: Gateway, person: Caller, event_id: UUID) -> Response:
+    """What became of a submission. 404 until it has been ruled on, unless this process took it in: then `pending`."""
+    with gateway.reader() as views:
+        outcome = views.outcome(event_id)
+        row = None if outcome is None else views.donation(outcome.donation_id)
+    if outcome is None:
+        if gateway.intake.party_of(event_id) != person.party_id:
+            raise problems.NotFound(headers={"Retry-After": "1"})
+        said = {"event_id": event_id, "outcome": "pending"}
+        return Response(shapes.to_json(said), media_type="application/json", headers={"Retry-After": "1"})
+    donation = None if row is None else subject_of(gateway, row)
+    if not authorise(person, Read.DONATION, donation):
+        party = _submitter(gateway, outcome)
+        if party is None or not authorise(person, Read.DONATION, submission(party, donation)):
+            raise problems.NotFound(headers={"Retry-After": "1"})
+    return Response(shapes.to_json({"event_id": event_id, **shapes.outcome(outcome)}), media_type="application/json")
+
+
+def subject_of(gateway: state.Gateway, row: DonationRow) -> Subject:
+    return Subject.of(gateway.registry(), row.parties, row.mechanisms, row.oversight)
+
+
+def donation_json(gateway: state.Gateway, donation_id: str) -> str:
+    """The status of a donation that is there."""
+    with gateway.reader() as views:
+        row = views.donation(donation_id)
+        assert row is not None
+        return shapes.to_json(shapes.donation(row, views.amounts([donation_id])[donation_id]))
+
+
+def _require_sight(gateway: state.Gateway, person: Person, donation_id: str) -> None:
+    with gateway.reader() as views:
+        row = views.donation(donation_id)
+    if row is None or not authorise(person, Read.DONATION, subject_of(gateway, row)):
+        raise problems.NotFound
+
+
+def _submitter(gateway: state.Gateway, outcome: Outcome) -> str | None:
+    try:
+        event = gateway.intake.submission(outcome)
+    except UnavailableError as error:
+        raise problems.LogUnavailable(str(error)) from None
+    return None if event is None else event.meta.actor.party_id
+
+
+# --- lists ----------------------------------------------------------------------------------------------------------------------------
+
+_UNCACHED = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+
+
+def _listed(
+    request: Request,
+    page: Callable[[At, int], tuple[list[dict[str, Any]], At]],
+    start: At,
+    limit: int,
+    format: str,
+    cells: Callable[[dict[str, Any]], Iterable[dict[str, Any]]],
+) -> Response:
+    """One page as JSON, with a Link to the next; or the whole list as a stream."""
+    if format == "json":
+        rows, last = page(start, limit)
+        headers = {}
+        if len(rows) == limit:
+            headers["Link"] = f'<{request.url.path}?{_query(request, cursor=_cursor(last))}>; rel="next"'
+        return Response(shapes.to_json({"items": rows}), media_type="application/json", headers=headers)
+    first = page(start, MAX_PAGE)  # so that what is wrong is said before the stream begins
+
+    def everything() -> Iterator[dict[str, Any]]:
+        rows, last = first
+        while rows:
+            yield from rows
+            rows, last = page(last, MAX_PAGE)
+
+    if format == "ndjson":
+        return StreamingResponse((shapes.to_json(row) + "\n" for row in everything()), media_type="application/x-ndjson")
+    return StreamingResponse(_csv(cell for row in everything() for cell in cells(row)), media_type="text/csv; charset=utf-8")
+
+
+def _csv(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
+    """RFC 4180. Lists are joined by spaces."""
+    out = io.StringIO()
+    writer: csv.DictWriter[str] | None = None
+    for row in rows:
+        if writer is None:
+            writer = csv.DictWriter(out, list(row), lineterminator="\r\n")
+            writer.writeheader()
+        writer.writerow(
+            {name: json.loads(shapes.to_json(value)) if isinstance(value, bytes | datetime) else value for name, value in row.items()}
+        )
+        if out.tell() > 32_000:
+            yield out.getvalue()
+            out.seek(0)
+            out.truncate()
+    yield out.getvalue()
+
+
+def _flat(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield {
+        name: " ".join(value) if isinstance(value, list) else shapes.to_json(value) if isinstance(value, dict) else value
+        for name, value in row.items()
+    }
+
+
+def _donation_cells(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A line for each currency: amounts are never added up."""
+    (flat,) = _flat({name: value for name, value in row.items() if name != "amounts"})
+    for amount in row["amounts"]:
+        yield {**flat, **amount}
+
+
+def _entry_cells(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield from _flat(row)
+
+
+async def _events(request: Request, gateway: state.Gateway, sight: Any, position: dict[int, int]) -> AsyncIterator[str]:
+    """Server-sent events (HTML Living Standard, section 9.2); the id of each is where to go on after it."""
+    yield ": entries follow as they are recorded\n\n"
+    idle = 0.0
+    while not gateway.stopping and not await request.is_disconnected():
+        rows, position = await asyncio.to_thread(_next_entries, gateway, sight, position)
+        for row in rows:
+            yield f"event: entry\ndata: {shapes.to_json(shapes.entry(row))}\n\n"
+        if rows:
+            yield f"id: {_cut(position)}\nevent: position\ndata: {_cut(position)}\n\n"
+        else:
+            idle += FEED_SECONDS
+            if idle >= 15:
+                yield ": still here\n\n"
+                idle = 0.0
+            await asyncio.sleep(FEED_SECONDS)
+
+
+def _next_entries(gateway: state.Gateway, sight: Any, position: dict[int, int]) -> tuple[list[HistoryRow], dict[int, int]]:
+    with gateway.reader() as views:
+        return views.entries(position, sight=sight, limit=PAGE)
+
+
+# --- cursors: opaque to the client ----------------------------------------------------------------------------------------------------
+
+
+def _query(request: Request, **changed: str) -> str:
+    return str(request.url.include_query_params(**changed).query)
+
+
+def _cursor(last: object) -> str:
+    return base64.urlsafe_b64encode(shapes.to_json(last).encode()).decode().rstrip("=")
+
+
+def _said(cursor: str) -> Any:
+    try:
+        return json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+    except (ValueError, RecursionError):
+        raise problems.Malformed(where="query: cursor", expected="a cursor from the Link of the page before") from None
+
+
+def _after_id(cursor: str | None) -> str:
+    said = "" if cursor is None else _said(cursor)
+    if not isinstance(said, str) or "\0" in said or not said.isascii():
+        raise problems.Malformed(where="query: cursor", expected="a cursor from the Link of the page before")
+    return said
+
+
+def _after_approval(cursor: str | None) -> tuple[datetime, str, str] | None:
+    if cursor is None:
+        return None
+    try:
+        at, donation_id, approval_id = _said(cursor)
+        moment = datetime.fromisoformat(at)
+        if moment.tzinfo is not None and all(isinstance(each, str) and each.isprintable() for each in (donation_id, approval_id)):
+            return moment, donation_id, approval_id
+    except (ValueError, TypeError):
+        pass
+    raise problems.Malformed(where="query: cursor", expected="a cursor from the Link of the page before")
+
+
+def _cut(position: dict[int, int]) -> str:
+    """'0.12_1.7': the next offset of each partition."""
+    return "_".join(f"{partition}.{offset}" for partition, offset in sorted(position.items()))
+
+
+def _after_entries(said: str | None) -> dict[int, int]:
+    position: dict[int, int] = {}
+    for part in (said or "").split("_") if said else ():
+        partition, _, offset = part.partition(".")
+        if not (
+            partition.isascii()
+            and partition.isdigit()
+            and len(partition) < 6
+            and offset.isascii()
+            and offset.isdigit()
+            and len(offset) < 18
+        ):
+            raise problems.Malformed(where="query: after", expected="`after` of the answer before, such as 0.12_1.7")
+        position[int(partition)] = int(offset)
+    return position

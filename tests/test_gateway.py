@@ -1,0 +1,309 @@
+"""The gateway over HTTP, with a ledger and a projector at work behind it: memory log, real PostgreSQL."""
+
+import json
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from aidtrail.domain import events as e
+from aidtrail.gateway import local, problems
+from aidtrail.gateway.app import create
+from aidtrail.gateway.routes import ROUTES
+from aidtrail.gateway.state import Gateway
+from aidtrail.log.memory import MemoryLog
+from tests.acts import ACTORS, Acts, full_life
+from tests.databases import Server
+from tests.pipeline import TOPICS, Pipeline
+from tests.serving import Served
+
+NOW = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=2)
+
+
+class Service:
+    """A gateway and the pipeline behind it, which runs by itself."""
+
+    def __init__(self, url: str, pipeline: Pipeline, home: Path) -> None:
+        self.url = url
+        self.pipeline = pipeline
+        self.home = home
+
+    def client(self, actor_id: str | None, **headers: str) -> httpx.Client:
+        if actor_id is not None:
+            token = local.issue(self.home, actor_id, hours=1, now=datetime.now(UTC).timestamp())
+            headers["Authorization"] = f"Bearer {token}"
+        return httpx.Client(base_url=self.url, headers=headers, timeout=30)
+
+    def post(self, event: e.Event, *, wait: int = 20, **headers: str) -> httpx.Response:
+        """Submit an event of `tests.acts` as its actor would over HTTP."""
+        path, body = request_of(event)
+        with self.client(event.meta.actor.actor_id, Prefer=f"wait={wait}", **headers) as client:
+            return client.post(path, json=body)
+
+
+def request_of(event: e.Event) -> tuple[str, dict[str, Any]]:
+    route = next(route for route in ROUTES if route.event is type(event))
+    stated = event.model_dump(mode="json", exclude_none=True)
+    stated.pop("meta")
+    fields = {field: stated.pop(field) for field in route.fields}
+    path = f"/v1/donations/{event.meta.donation_id}/{route.path.format(**fields)}"
+    return path, {**stated, "occurred_on": event.meta.occurred_on.isoformat().replace("+00:00", "Z"), "role": event.meta.actor.role}
+
+
+@pytest.fixture(scope="module")
+def service(postgres_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    database, home = postgres_server.create_database(), tmp_path_factory.mktemp("home")
+    pipeline = Pipeline(database, tmp_path_factory.mktemp("ledger"), MemoryLog())
+    with pipeline.running():
+        shared = Gateway(lambda: pipeline.log, TOPICS, database, local.local_verifier(home))
+        with Served(create(shared, TOPICS)) as served:
+            yield Service(served.url, pipeline, home)
+    pipeline.close()
+
+
+def test_a_whole_donation_is_lived_over_http(service: Service) -> None:
+    admitted = 0
+    for event in full_life("KRCS-2026-1001", NOW):
+        answer = service.post(event)
+        assert answer.status_code == 201, (event.type, answer.text)
+        admitted += 1
+        assert answer.json()["version"] == admitted
+        assert answer.json()["donation"]["version"] == admitted
+
+    with service.client("kbh-officer") as client:
+        status = client.get("/v1/donations/KRCS-2026-1001")
+        history = client.get("/v1/donations/KRCS-2026-1001/history").json()["items"]
+    assert status.json()["headline"] == "closed"
+    assert status.headers["etag"] == f'"{admitted}"'
+    assert [entry["outcome"] for entry in history] == ["admitted"] * admitted
+    assert {entry["event"]["meta"]["source"]["channel"] for entry in history} == {"http"}
+    print(f"{admitted} events over HTTP, {admitted} admitted")
+
+
+def test_what_the_log_acknowledged_is_told_at_its_location(service: Service) -> None:
+    answer = service.post(Acts("KRCS-2026-1002", NOW).announced(), wait=0)
+
+    assert answer.status_code == 202
+    assert answer.json()["outcome"] == "pending"
+    with service.client("krcs-officer-2") as client:
+        service.pipeline.wait()
+        told = client.get(answer.headers["location"])
+    assert told.status_code == 200
+    assert told.json()["outcome"] == "admitted"
+    assert told.json()["donation_id"] == "KRCS-2026-1002"
+
+
+def test_a_refusal_is_a_problem_with_the_rules_own_words(service: Service) -> None:
+    a = Acts("KRCS-2026-1003", NOW)
+    service.post(a.announced())
+    answer = service.post(a.confirmed(by="krcs-officer"))
+
+    assert answer.status_code == 409
+    assert answer.headers["content-type"] == "application/problem+json"
+    said = answer.json()
+    assert said["reason"] == "confirmed_by_another"
+    assert said["expected"]
+    assert said["found"]
+    with service.client("krcs-officer") as client:
+        told = client.get(answer.headers["location"]).json()
+        assert (told["outcome"], told["reason"]) == ("refused", "confirmed_by_another")
+        assert client.get(said["type"]).status_code == 200
+
+
+def test_the_same_key_gets_the_same_outcome_and_another_body_is_told(service: Service) -> None:
+    a = Acts("KRCS-2026-1004", NOW)
+    event = a.announced()
+    first = service.post(event, **{"Idempotency-Key": "order-1"})
+    again = service.post(event, **{"Idempotency-Key": "order-1"})
+    other = service.post(event.model_copy(update={"purpose": "12220"}), **{"Idempotency-Key": "order-1"})
+
+    assert first.status_code == again.status_code == 201
+    assert first.json()["event_id"] == again.json()["event_id"]
+    assert other.status_code == 422
+    assert other.json()["type"] == problems.KeyReused.type_
+    refused = a.confirmed(by="krcs-officer")
+    answers = [service.post(refused, **{"Idempotency-Key": "order-2"}) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [409] * 3
+    assert len({answer.json()["event_id"] for answer in answers}) == 1
+    with service.client("krcs-officer") as client:
+        history = client.get("/v1/donations/KRCS-2026-1004/history").json()["items"]
+    assert [entry["outcome"] for entry in history] == ["admitted", "refused"]
+
+
+def test_the_key_of_another_actor_is_another_key(service: Service) -> None:
+    first = service.post(Acts("KRCS-2026-1005", NOW).announced(), **{"Idempotency-Key": "mine"})
+    second = service.post(Acts("KRCS-2026-1006", NOW).announced(by="krcs-officer-2"), **{"Idempotency-Key": "mine"})
+
+    assert (first.status_code, second.status_code) == (201, 201)
+    assert first.json()["event_id"] != second.json()["event_id"]
+
+
+def test_who_acts_is_what_the_token_says_and_never_the_body(service: Service) -> None:
+    path, body = request_of(Acts("KRCS-2026-1007", NOW).announced())
+    with service.client("krcs-officer") as client:
+        for extra in ({"actor": {"actor_id": "mef-approver"}}, {"meta": {}}, {"ledger": None}, {"source": {"channel": "x"}}):
+            assert client.post(path, json={**body, **extra}).status_code == 422
+        assert client.post(path, json={**body, "role": "approver"}).status_code == 422
+
+
+def test_what_is_absent_and_what_is_forbidden_look_alike(service: Service) -> None:
+    service.post(Acts("KRCS-2026-1008", NOW).announced())
+    with service.client("bank-adapter") as client:
+        for path in ("", "/history"):
+            hidden, absent = client.get(f"/v1/donations/KRCS-2026-1008{path}"), client.get(f"/v1/donations/KRCS-2026-9999{path}")
+            assert hidden.status_code == absent.status_code == 404
+            assert hidden.json() == absent.json()
+        assert "KRCS-2026-1008" not in client.get("/v1/donations?limit=1000").text
+        assert "KRCS-2026-1008" not in client.get("/v1/entries?limit=1000").text
+    with service.client("krcs-auditor") as client:
+        assert client.get("/v1/donations/KRCS-2026-1008").status_code == 200
+
+
+def test_without_a_good_token_nothing_is_said(service: Service) -> None:
+    for headers in ({}, {"Authorization": "Basic eDp5"}, {"Authorization": "Bearer x.y.z"}, {"Authorization": "Bearer"}):
+        with httpx.Client(base_url=service.url, headers=headers) as client:
+            answer = client.get("/v1/donations")
+        assert answer.status_code == 401
+        assert answer.headers["www-authenticate"].startswith("Bearer")
+    with service.client("krcs-retired") as client:
+        assert client.get("/v1/donations").status_code == 401
+    with service.client("nobody-known") as client:
+        assert client.get("/v1/donations").status_code == 401
+
+
+def test_a_version_that_the_caller_has_is_not_sent_again(service: Service) -> None:
+    a = Acts("KRCS-2026-1009", NOW)
+    service.post(a.announced())
+    with service.client("krcs-officer") as client:
+        etag = client.get(f"/v1/donations/{a.donation_id}").headers["etag"]
+        assert client.get(f"/v1/donations/{a.donation_id}", headers={"If-None-Match": etag}).status_code == 304
+        service.post(a.confirmed())
+        assert client.get(f"/v1/donations/{a.donation_id}", headers={"If-None-Match": etag}).status_code == 200
+
+
+def test_links_lead_through_all_pages(service: Service) -> None:
+    for number in range(7):
+        service.post(Acts(f"PAGE-2026-{number:04d}", NOW).announced(), wait=0)
+    service.pipeline.wait()
+    with service.client("krcs-auditor") as client:
+        everything = [row["donation_id"] for row in client.get("/v1/donations?limit=1000").json()["items"]]
+        seen: list[str] = []
+        link: str | None = "/v1/donations?limit=3"
+        while link:
+            page = client.get(link)
+            seen += [row["donation_id"] for row in page.json()["items"]]
+            link = page.links.get("next", {}).get("url")
+    assert seen == everything
+    assert len(seen) > 7
+
+
+def test_the_queue_tells_what_each_request_waits_for(service: Service) -> None:
+    a = Acts("KRCS-2026-1010", NOW)
+    for event in (a.announced(), a.confirmed(), a.requested(), a.approved()):
+        assert service.post(event).status_code == 201
+    with service.client("mef-approver-2") as client:
+        (row,) = client.get(f"/v1/approvals?donation={a.donation_id}").json()["items"]
+        csv = client.get(f"/v1/approvals?donation={a.donation_id}&format=csv").text.splitlines()
+    assert (row["signatures_missing"], row["deciders"], row["requested"]) == (1, ["mef-approver"], {"KWD": "1000.0000"})
+    assert row["waiting_seconds"] >= 7000
+    assert len(csv) == 2
+    with service.client("bank-adapter") as client:
+        assert client.get(f"/v1/approvals?donation={a.donation_id}").json()["items"] == []
+
+
+def test_lists_are_streamed_whole_as_csv_and_ndjson(service: Service) -> None:
+    with service.client("krcs-auditor") as client:
+        rows = client.get("/v1/donations?limit=1000").json()["items"]
+        csv = client.get("/v1/donations?format=csv").text
+        ndjson = client.get("/v1/donations?format=ndjson").text
+    assert [json.loads(line) for line in ndjson.splitlines()] == rows
+    assert len(csv.splitlines()) == 1 + sum(len(row["amounts"]) for row in rows)
+    assert csv.splitlines()[0].startswith("donation_id,partition,version,head_sha256,")
+
+
+def test_the_feed_goes_on_where_it_ended_and_streams_what_is_recorded(service: Service) -> None:
+    seen: list[tuple[int, int]] = []
+    with service.client("krcs-auditor") as client:
+        after = ""
+        while True:
+            page = client.get("/v1/entries", params={"limit": 50, **({"after": after} if after else {})}).json()
+            if not page["entries"]:
+                break
+            seen += [(entry["partition"], entry["offset"]) for entry in page["entries"]]
+            after = page["after"]
+        assert len(seen) == len(set(seen)) == sum(service.pipeline.log.end_offsets(TOPICS.recorded).values())
+
+        threading.Timer(0.2, lambda: service.post(Acts("KRCS-2026-1011", NOW).announced(), wait=0)).start()
+        with client.stream("GET", "/v1/entries", params={"after": after}, headers={"Accept": "text/event-stream"}) as stream:
+            for line in stream.iter_lines():
+                if line.startswith("data: {"):
+                    assert json.loads(line.removeprefix("data: "))["donation_id"] == "KRCS-2026-1011"
+                if line.startswith("id: "):
+                    assert line.removeprefix("id: ") != after
+                    break
+
+
+@pytest.mark.parametrize(
+    ("content", "headers", "status"),
+    [
+        (b"{" + b" " * 40_000 + b"}", {}, 413),
+        (b"{}", {"X-Long": "a" * 9000}, 431),
+        (b"{}", {"Content-Type": "text/plain"}, 415),
+        (b"[]", {}, 422),
+        (b"{", {}, 422),
+        (b"\xff", {}, 422),
+        (b"[" * 20_000, {}, 422),
+        (b'{"a":1,"a":2}', {}, 422),
+        (b'{"oversight": 1.5}', {}, 422),
+        (b'{"donor": "\\ud800"}', {}, 422),
+        (b'{"unknown-zq17": "secret-zq17"}', {}, 422),
+    ],
+)
+def test_bad_bodies_are_told_and_never_repeated(service: Service, content: bytes, headers: dict[str, str], status: int) -> None:
+    before = service.pipeline.log.end_offsets(TOPICS.submitted)
+    with service.client("krcs-officer") as client:
+        answer = client.post(
+            "/v1/donations/KRCS-2026-1012/pledge", content=content, headers={"Content-Type": "application/json", **headers}
+        )
+
+    assert answer.status_code == status
+    assert answer.json()["status"] == status
+    assert "zq17" not in answer.text
+    assert service.pipeline.log.end_offsets(TOPICS.submitted) == before
+
+
+def test_every_problem_has_a_page(service: Service) -> None:
+    with service.client(None) as client:
+        for problem in problems.ALL:
+            assert problem.title in client.get(str(problem.type_)).text
+        assert client.get("/problems/none-such").status_code == 404
+    print(f"{len(problems.ALL)} problem types, each with its page")
+
+
+def test_a_ready_service_says_what_it_depends_on(service: Service) -> None:
+    with service.client(None) as client:
+        assert client.get("/livez").text == "ok"
+        assert client.get("/readyz").json() == {"ready": True}
+        assert client.get("/readyz?verbose").json() == {"log": "ok", "views": "ok", "process": "ok"}
+
+
+def test_a_service_that_runs_alone_has_its_own_paths_only() -> None:
+    paths = create(None, TOPICS, ["approvals"]).openapi()["paths"]
+    posts = {
+        operation["tags"][0] for methods in paths.values() for name, operation in methods.items() if name == "post" and "tags" in operation
+    }
+
+    assert "approvals" in posts
+    assert not posts & {"pledges", "disbursements", "receipts"}
+
+
+def test_every_role_and_event_has_a_route() -> None:
+    kinds = {route.event for route in ROUTES}
+
+    assert kinds == set(e.DONATION_EVENTS.values()) - {e.PledgeExpired, e.ApprovalExpired, e.SubmissionRefused}
+    assert len({(route.service, route.path) for route in ROUTES}) == len(ROUTES)
+    assert ACTORS
