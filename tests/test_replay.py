@@ -739,7 +739,7 @@ class Replayed(Lives):
         pipeline(log)
         with temporary_folder() as folder, Producer(log, TOPICS) as producer:
             for number, (moment, event) in enumerate(self.made_events):
-                clock.now = milliseconds(moment) - chance.randrange(2) * 500  # append times may step back
+                clock.now = milliseconds(moment) - chance.randrange(2) * 90_000  # append times may step back
                 producer.submit([event])
                 if chance.randrange(8) == 0:
                     producer.submit([chance.choice(self.made_events)[1]])
