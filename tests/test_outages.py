@@ -73,14 +73,23 @@ class Watched:
     def report(self, *names: str) -> Callable[[], bool]:
         """A condition: each of these services has said three times more than by now that it tries again."""
         before = {name: self.said(name).count("trying again") for name in names}
-        return lambda: all(self.said(name).count("trying again") >= count + 3 for name, count in before.items())
+        return lambda: self.alive() and all(self.said(name).count("trying again") >= count + 3 for name, count in before.items())
+
+    def alive(self) -> bool:
+        for name, process in self.processes.items():
+            assert process.poll() is None, self.said(name)
+        return True
 
     def ruled(self) -> bool:
         return len(self.pipeline.answered()) == self.submitted
 
     def caught_up(self) -> bool:
         try:
-            return self.ruled() and self.pipeline.next_offsets() == self.pipeline.log.end_offsets(self.pipeline.topics.recorded)
+            return (
+                self.alive()
+                and self.ruled()
+                and self.pipeline.next_offsets() == self.pipeline.log.end_offsets(self.pipeline.topics.recorded)
+            )
         except UnavailableError:  # our own connection to the broker comes back in its own time
             return False
 
