@@ -32,7 +32,7 @@ def run(home: Path, *arguments: str, text: str = "", settings: Mapping[str, str]
 
 def _environment(home: Path, settings: Mapping[str, str] | None = None) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIDTRAIL_")}
-    return inherited | {"AIDTRAIL_HOME": str(home)} | dict(settings or {})
+    return inherited | {"AIDTRAIL_HOME": str(home), "AIDTRAIL_LISTEN": "127.0.0.1:0"} | dict(settings or {})
 
 
 class Up:
@@ -74,7 +74,7 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str
     home = tmp_path_factory.mktemp("cli") / "home"
     demo = run(home, "demo", "--home", str(home))
     assert demo.returncode == 0, demo.stdout + demo.stderr
-    up = Up(home).wait_for("running: ledger, projector, timekeeper")
+    up = Up(home).wait_for("running: ledger, projector, timekeeper, gateway")
     yield home, demo.stdout
     assert up.stop() == 0, up.said()
 
@@ -388,7 +388,8 @@ def test_a_folder_that_is_no_contract_is_wrong_usage(tmp_path: Path) -> None:
 
 
 def test_help_is_there_for_every_command(tmp_path: Path) -> None:
-    for command in ("up", "ledger", "project", "timekeeper", "submit", "status", "history", "list", "doctor", "demo", "topics", "schemas"):
+    commands = "up ledger project timekeeper serve token submit status history list doctor demo topics schemas"
+    for command in commands.split():
         assert run(tmp_path, command, "--help").returncode == 0
 
 
@@ -397,7 +398,7 @@ def test_help_is_there_for_every_command(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_up_stops_cleanly_within_seconds(tmp_path: Path, how: signal.Signals) -> None:
-    up = Up(tmp_path / "home").wait_for("running: ledger, projector, timekeeper")
+    up = Up(tmp_path / "home").wait_for("running: ledger, projector, timekeeper, gateway")
     started = time.monotonic()
 
     assert up.stop(how) == 0
@@ -408,7 +409,7 @@ def test_up_stops_cleanly_within_seconds(tmp_path: Path, how: signal.Signals) ->
     assert "stopped" in said
 
 
-@pytest.mark.parametrize("service", ["ledger", "project", "timekeeper"])
+@pytest.mark.parametrize("service", ["ledger", "project", "timekeeper", "serve"])
 def test_each_service_runs_and_stops_alone(tmp_path: Path, service: str) -> None:
     running = Up(tmp_path / "home", service).wait_for("running on the embedded log")
 
@@ -431,7 +432,7 @@ def test_metrics_are_served_when_asked_for(tmp_path: Path) -> None:
     from tests.brokers import free_ports
 
     (port,) = free_ports(1)
-    up = Up(tmp_path / "home", settings={"AIDTRAIL_METRICS_PORT": str(port)}).wait_for("running: ledger, projector, timekeeper")
+    up = Up(tmp_path / "home", settings={"AIDTRAIL_METRICS_PORT": str(port)}).wait_for("running: ledger, projector, timekeeper, gateway")
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
             assert b"aidtrail_ledger_submissions_ruled" in answer.read()

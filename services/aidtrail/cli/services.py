@@ -1,4 +1,4 @@
-"""The services: `up` runs all three in one process, `ledger`, `project` and `timekeeper` one each. SIGTERM and Ctrl-C stop them cleanly."""
+"""The services: `up` runs all, `ledger`, `project`, `timekeeper` and `serve` one each. SIGTERM and Ctrl-C stop them cleanly."""
 
 import logging
 import signal
@@ -6,17 +6,20 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import Event, Thread
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from prometheus_client import start_http_server
 
 from aidtrail import config, service
-from aidtrail.cli import registry
+from aidtrail.cli import registry, token
 from aidtrail.cli.backends import Backends, backends, public
 from aidtrail.config import Settings
 from aidtrail.domain.events import Actor
-from aidtrail.errors import UnavailableError
+from aidtrail.errors import UnavailableError, UsageError
+from aidtrail.gateway.routes import SERVICES
+from aidtrail.gateway.server import Server
+from aidtrail.gateway.state import Gateway
 from aidtrail.ledger import Ledger
 from aidtrail.projector import Projector, unpark
 from aidtrail.service import Service
@@ -26,21 +29,30 @@ logger = logging.getLogger(__name__)
 
 TIMEKEEPER = Actor(actor_id="timekeeper", party_id="AIDTRAIL", role="timekeeper")
 Make = Callable[[Event], Service]
+Which = Literal["all", "pledges", "approvals", "disbursements", "receipts", "status"]
 
 
 def up() -> None:
-    """Run ledger, projector and timekeeper in one process, on the embedded PostgreSQL if nothing else is set."""
+    """Run ledger, projector, timekeeper and gateway in one process, on the embedded PostgreSQL if nothing else is set."""
     settings = _prepared()
     with backends(settings) as opened, _stopping() as stop:
         if settings.log is None:
             registry.load(opened.log, opened.topics, registry.OPERATOR)
         logger.info("log: %s", public(settings.log) or f"embedded PostgreSQL in {settings.home}")
         logger.info("views: %s", public(settings.views) or f"embedded PostgreSQL in {settings.home}")
-        running = Running(makers(opened), stop)
+        made = makers(opened)
+        try:
+            token.verifier(settings)
+        except UsageError as error:
+            logger.warning("gateway: not served: %s", error)
+            del made["gateway"]
+        running = Running(made, stop)
 
         def advise() -> None:
-            logger.info("running: ledger, projector, timekeeper. Stop with Ctrl-C")
-            logger.info("in another terminal, with the same settings: aidtrail submit FILE, aidtrail list, aidtrail doctor")
+            logger.info("running: %s. Stop with Ctrl-C", ", ".join(made))
+            if "gateway" in made:
+                logger.info("HTTP: http://%s", settings.listen)
+            logger.info("in another terminal, with the same settings: aidtrail submit FILE, aidtrail list, aidtrail token ACTOR")
 
         running.start(advise)
         stop.wait()
@@ -75,8 +87,17 @@ def timekeeper() -> None:
     _serve("timekeeper")
 
 
-def makers(opened: Backends) -> dict[str, Make]:
-    """How each service is made, by name. Each has a log of its own."""
+def serve(
+    which: Annotated[
+        Which, typer.Argument(metavar="[SERVICE]", help="all, pledges, approvals, disbursements, receipts or status.")
+    ] = "all",
+) -> None:
+    """Serve HTTP: submit events, read donations. Each service can run alone, with rights of its own; all of them read."""
+    _serve("gateway", {"all": SERVICES, "status": ()}.get(which, (which,)))
+
+
+def makers(opened: Backends, chosen: Sequence[str] = SERVICES) -> dict[str, Make]:
+    """How each service is made, by name; the gateway with the chosen ones of its own. Each has a log of its own."""
     settings, topics = opened.settings, opened.topics
 
     def ledger(stop: Event) -> Service:
@@ -90,7 +111,11 @@ def makers(opened: Backends) -> dict[str, Make]:
     def timekeeper(stop: Event) -> Service:
         return Timekeeper(opened.open_log(), topics, opened.views, stop.wait, actor=TIMEKEEPER)
 
-    return {"ledger": ledger, "projector": projector, "timekeeper": timekeeper}
+    def gateway(stop: Event) -> Service:
+        shared = Gateway(opened.open_log, topics, opened.views, token.verifier(settings))
+        return Server(shared, topics, settings.listen, chosen)
+
+    return {"ledger": ledger, "projector": projector, "timekeeper": timekeeper, "gateway": gateway}
 
 
 class Running:
@@ -139,11 +164,13 @@ class Running:
             self._stop.set()
 
 
-def _serve(name: str) -> None:
+def _serve(name: str, chosen: Sequence[str] = SERVICES) -> None:
     settings = _prepared()
     with backends(settings) as opened, _stopping() as stop:
         service.run(
-            makers(opened)[name](stop), stop, lambda: logger.info("%s: running on %s", name, public(settings.log) or "the embedded log")
+            makers(opened, chosen)[name](stop),
+            stop,
+            lambda: logger.info("%s: running on %s", name, public(settings.log) or "the embedded log"),
         )
     logger.info("%s: stopped", name)
 
