@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,7 @@ def by_other_keys() -> Iterator[str]:
         yield signed(algorithm, key)
         yield signed(algorithm, key, {"kid": "another"})
         yield signed(algorithm, key, {"kid": None})
+        yield signed(algorithm, None, {"kid": None})  # by our key, but it does not say so
         own = {**jwk(algorithm, key, algorithm)}
         for header in ({"jwk": own}, {"jku": "https://evil.example/jwks"}, {"x5u": "https://evil.example/c"}, {"x5c": ["MIIB"]}):
             yield signed(algorithm, key, header)
@@ -447,7 +449,7 @@ def test_while_the_source_is_down_the_keys_read_before_stay(
         case "a secret":
             issuer.content = key_set({"kty": "oct", "k": "c2VjcmV0", "kid": "ES256"}).encode()
         case "too large":
-            issuer.content = b" " * (tokens.MAX_KEY_SET_BYTES + 1)
+            issuer.content = rotated().encode().ljust(tokens.MAX_KEY_SET_BYTES + 1)
         case "cut short":
             issuer.headers, issuer.content = {"Content-Length": str(len(OURS))}, OURS[:-2].encode()
         case "gone":
@@ -515,9 +517,14 @@ def test_known_keys_are_found_while_another_thread_waits_for_the_source(
     waiting.start()
     assert reading.wait(30)
 
-    assert keys.find("ES256") is not None
+    began = time.monotonic()
+    found = keys.find("ES256")
+    seconds = time.monotonic() - began
     go_on.set()
     waiting.join()
+
+    assert found is not None
+    assert seconds < 3
 
 
 @pytest.mark.parametrize(
@@ -567,7 +574,7 @@ def test_keys_for_something_else_do_not_disturb_the_others(source: Path) -> None
 
 def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    (tmp_path / "large").write_bytes(b" " * (tokens.MAX_KEY_SET_BYTES + 1))
+    (tmp_path / "large").write_bytes(OURS.encode().ljust(tokens.MAX_KEY_SET_BYTES + 1))
 
     for name in ("pipe", "large", "missing", "."):
         with pytest.raises(UsageError, match="expected a"):

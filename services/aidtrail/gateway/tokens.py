@@ -40,6 +40,7 @@ STALE_SECONDS = 300.0  # the key set is read again after so long, so that a key 
 
 _COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+", re.ASCII)
 _TYPES = ("jwt", "at+jwt", "application/at+jwt")
+_EXTENSIONS = ("crit", "b64", "cty", "zip")
 _ABOUT_KEYS = ("jwk", "jku", "x5c", "x5u")
 _SECRET = ("d", "p", "q", "dp", "dq", "qi", "oth", "k")
 _BY_TYPE = {("EC", "P-256"): "ES256", ("OKP", "Ed25519"): "EdDSA", ("RSA", None): "RS256"}
@@ -155,15 +156,13 @@ class Verifier:
             raise TokenError(f"it is longer than {MAX_TOKEN_BYTES} bytes")
         if not _COMPACT.fullmatch(token):
             raise TokenError("it is no signed JSON Web Token")
-        kid, algorithm = self._header(token)
-        key = self.keys.find(kid)
+        key = self.keys.find(self._kid(token))
         if key is None:
             raise TokenError("it is signed with a key that the issuer does not publish")
-        if key.algorithm != algorithm:
-            raise TokenError("its algorithm is not that of its key")
         return self._checked(_verified(token, key)).sub
 
-    def _header(self, token: str) -> tuple[str, str]:
+    def _kid(self, token: str) -> str:
+        """Which key the token says it is signed with, once its header is found to be harmless."""
         try:
             header = _SIGNATURES.get_unverified_header(token)
         except (jwt.PyJWTError, ValueError, RecursionError):
@@ -173,13 +172,13 @@ class Verifier:
             raise TokenError(f"expected a signature by {', '.join(sorted(self._algorithms))}")
         if not isinstance(typ, str) or typ.lower() not in _TYPES:
             raise TokenError("expected the type at+jwt or JWT")
-        if "crit" in header or "b64" in header or "cty" in header or "zip" in header:
+        if any(name in header for name in _EXTENSIONS):
             raise TokenError("its header asks for an extension that is not understood")
         if any(name in header for name in _ABOUT_KEYS):
             raise TokenError("its header brings a key of its own")
         if not isinstance(kid, str) or not kid:
             raise TokenError("its header names no key (kid)")
-        return kid, algorithm
+        return kid
 
     def _checked(self, claims: Claims) -> Claims:
         if claims.iss != self.issuer:
@@ -197,7 +196,7 @@ class Verifier:
 
 
 def _verified(token: str, key: Key) -> Claims:
-    """What the token says, once its signature is found to be good."""
+    """What the token says, once its signature is found to be good, by the key's one algorithm, whatever the token says."""
     try:
         payload = _SIGNATURES.decode(token, key.public_key, algorithms=[key.algorithm])
     except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
