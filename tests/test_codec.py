@@ -37,6 +37,7 @@ MALFORMED_DATA = Path(__file__).parents[2] / "shared" / "data" / "avro" / "malfo
 STAMP = LedgerStamp(
     version=3,
     submitted_offset=1_000_000,
+    previous_outcome_sha256=bytes(range(32, 64)),
     recorded_at=datetime(2026, 2, 28, 23, 59, 59, 999000, tzinfo=UTC),
     previous_sha256=bytes(range(32)),
     registry_offset=64,
@@ -105,6 +106,7 @@ def test_the_first_stamp_and_the_widest_one_are_spliced_in_as_well() -> None:
     first: dict[str, Any] = {
         "version": 1,
         "submitted_offset": 0,
+        "previous_outcome_sha256": codec.GENESIS,
         "recorded_at": datetime(1970, 1, 1, tzinfo=UTC),
         "registry_offset": -1,
         "rules": 1,
@@ -112,6 +114,7 @@ def test_the_first_stamp_and_the_widest_one_are_spliced_in_as_well() -> None:
     widest: dict[str, Any] = {
         "version": 2**63 - 1,
         "submitted_offset": 2**63 - 1,
+        "previous_outcome_sha256": b"\xfe" * 32,
         "recorded_at": year_9999,
         "registry_offset": -(2**63),
         "rules": 2**31 - 1,
@@ -212,6 +215,7 @@ def pieces() -> dict[str, bytes]:
         "ledger": b"\x02",
         "version": long(6),
         "submitted_offset": long(1287),
+        "previous_outcome_sha256": bytes(range(32, 64)),
         "recorded_at": long(1_761_621_602_481),
         "previous_sha256": bytes(range(32)),
         "registry_offset": long(41),

@@ -349,7 +349,15 @@ def test_every_term_changes_the_hash_and_the_order_of_writing_does_not() -> None
 
 
 def stamp(event: e.Event, version: int) -> e.Event:
-    ledger = e.LedgerStamp(version=version, submitted_offset=0, recorded_at=START, previous_sha256=bytes(32), registry_offset=0, rules=1)
+    ledger = e.LedgerStamp(
+        version=version,
+        submitted_offset=0,
+        previous_outcome_sha256=bytes(32),
+        recorded_at=START,
+        previous_sha256=bytes(32),
+        registry_offset=0,
+        rules=1,
+    )
     return event.model_copy(update={"meta": event.meta.model_copy(update={"ledger": ledger})})
 
 

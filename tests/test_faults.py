@@ -233,6 +233,7 @@ def test_entries_that_a_rogue_writer_forges_are_void_and_counted(pipeline: Pipel
     before = pipeline.query("SELECT * FROM live.donations ORDER BY 1")
     genuine = list(lives.entries(pipeline.topics.recorded, PARTITIONS, 30, active=50))
     far = 10**6
+    tails = dict(pipeline.query("SELECT partition, last_outcome_sha256 FROM live.positions"))
     forged: list[Draft] = []
     for number, draft in enumerate(genuine[:200]):
         event, at = codec.read(draft.value)
@@ -240,10 +241,12 @@ def test_entries_that_a_rogue_writer_forges_are_void_and_counted(pipeline: Pipel
         assert event.meta.ledger is not None
         plain = codec.unstamped(draft.value, at, event.meta.ledger)
         stamp = event.meta.ledger
+        ahead = {"submitted_offset": far, "previous_outcome_sha256": tails[draft.partition]}
         changes: list[tuple[bytes, bytes]] = [
             (draft.key, draft.value),  # a repeat of a genuine entry
-            (draft.key, codec.stamped(plain, at, stamp.model_copy(update={"submitted_offset": far, "version": 99}))),
-            (draft.key, codec.stamped(plain, at, stamp.model_copy(update={"submitted_offset": far, "previous_sha256": b"x" * 32}))),
+            (draft.key, codec.stamped(plain, at, stamp.model_copy(update={"submitted_offset": far}))),  # an outcome left out
+            (draft.key, codec.stamped(plain, at, stamp.model_copy(update={**ahead, "version": 99}))),
+            (draft.key, codec.stamped(plain, at, stamp.model_copy(update={**ahead, "previous_sha256": b"x" * 32}))),
             (draft.key, plain),  # not stamped
             (draft.key, draft.value + b"\x00"),  # not canonical
             (b"SOMEBODY-ELSE", draft.value),
@@ -259,7 +262,7 @@ def test_entries_that_a_rogue_writer_forges_are_void_and_counted(pipeline: Pipel
     other = codec.unstamped(first.value, at, event.meta.ledger).replace(first.key, b"BENCH-77777777")
     home = partition_of(b"BENCH-77777777", PARTITIONS)
     for partition in {0, 1, 2} - {home}:
-        forged.append(Draft(first.topic, partition, b"BENCH-77777777", codec.stamped(other, at, genesis(far))))
+        forged.append(Draft(first.topic, partition, b"BENCH-77777777", codec.stamped(other, at, genesis(far, tails[partition]))))
     appender = pipeline.log.appender()
     appender.append(forged)
     appender.close()
@@ -278,10 +281,15 @@ def test_entries_that_a_rogue_writer_forges_are_void_and_counted(pipeline: Pipel
     print(f"{len(forged)} forged, {found['void']} void, 0 effects: {reasons}; {rows} rows compared, {differences} differences")
 
 
-def genesis(submitted_offset: int) -> LedgerStamp:
-    recorded_at = lives.NOW
+def genesis(submitted_offset: int, previous_outcome_sha256: bytes) -> LedgerStamp:
     return LedgerStamp(
-        version=1, submitted_offset=submitted_offset, recorded_at=recorded_at, previous_sha256=NO_HEAD.sha256, registry_offset=0, rules=1
+        version=1,
+        submitted_offset=submitted_offset,
+        previous_outcome_sha256=previous_outcome_sha256,
+        recorded_at=lives.NOW,
+        previous_sha256=NO_HEAD.sha256,
+        registry_offset=0,
+        rules=1,
     )
 
 

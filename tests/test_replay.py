@@ -298,15 +298,20 @@ class Forger:
         return len(self.records) - 1
 
     def chain(self) -> None:
+        """Each entry that counts to its donation's head and to the partition's last outcome."""
         heads: dict[str, Head] = {}
+        tail = codec.GENESIS
         for offset, record in enumerate(self.records):
-            event = read_entry(record).event
-            assert event is not None
+            entry = read_entry(record)
+            event = entry.event
+            if entry.fault is not None or event is None:
+                continue
             donation_id, refused = event.meta.donation_id, isinstance(event, e.SubmissionRefused)
             head = heads.get(donation_id, NO_HEAD)
             version = head.version if refused else head.version + 1
-            stamp = stamp_of(event).model_copy(update={"version": version, "previous_sha256": head.sha256})
+            stamp = stamp_of(event).model_copy(update={"version": version, "previous_sha256": head.sha256, "previous_outcome_sha256": tail})
             self.records[offset] = written = self._record(offset, stamped(event, stamp))
+            tail = codec.sha256(written.value)
             if not refused:
                 heads[donation_id] = Head(version, codec.sha256(written.value))
 
@@ -434,6 +439,7 @@ def test_a_submission_whose_outcome_was_left_out_is_named(honest: MemoryLog) -> 
     del forger.records[offset]
     for at, record in enumerate(forger.records):
         forger.records[at] = record._replace(offset=at)  # type: ignore[attr-defined]
+    forger.chain()
 
     found = replay(honest, TOPICS)
 
@@ -621,8 +627,9 @@ def test_entries_that_were_copied_to_another_partition_are_void_or_named(honest:
     admission = forger.event(forger.where(lambda event: True))
     refusal = forger.event(forger.where(lambda event: isinstance(event, e.SubmissionRefused)))
     end = len(target)
+    tail = codec.sha256(target[-1].value or b"") if target else codec.GENESIS
     for event in (admission, refusal):
-        far = stamped(event, restamped(event, submitted_offset=100 + len(target)))
+        far = stamped(event, restamped(event, submitted_offset=100 + len(target), previous_outcome_sha256=tail))
         target.append(MemoryRecord(TOPICS.recorded, elsewhere, len(target), 0, b"KRCS-2026-0002", codec.encode(far)))
 
     found = replay(honest, TOPICS)
@@ -636,6 +643,7 @@ def test_an_entry_under_another_key_is_void_and_its_submission_without_an_outcom
     forger = Forger(honest, "KRCS-2026-0002")
     offset = forger.where(lambda event: isinstance(event, e.SubmissionRefused))
     forger.records[offset] = forger.records[offset]._replace(key=b"KRCS-2026-0003")  # type: ignore[attr-defined]
+    forger.chain()
 
     found = replay(honest, TOPICS)
 
@@ -825,7 +833,7 @@ def test_the_command_prints_the_counts_and_exits_1_only_for_a_difference(databas
         assert forged.event is not None
         value = codec.encode(stamped(forged.event, restamped(forged.event, submitted_offset=10**6)))
         refusal = next(lives.entries(TOPICS.recorded, PARTITIONS, 1, 1))
-        far = invented(refusal)
+        far = invented(refusal, recorded(log, TOPICS))
         appender.append([Draft(TOPICS.recorded, forged.record.partition, forged.record.key or b"", value), far])
         appender.close()
         differing, said = command(database_url), command(database_url, "--json", "--processes", "2")
@@ -846,13 +854,15 @@ def test_the_command_prints_the_counts_and_exits_1_only_for_a_difference(databas
     assert sum(report["cut"]["recorded"].values()) == count + 2
 
 
-def invented(draft: Draft) -> Draft:
-    """The first event of a donation that nobody announced, far ahead."""
+def invented(draft: Draft, records: Sequence[Record]) -> Draft:
+    """The first event of a donation that nobody announced, far ahead, after these records."""
     key = b"BENCH-99999999"[: len(draft.key)]
     event = codec.read_recorded(draft.value.replace(draft.key, key))[0]
     assert isinstance(event, e.Event)
-    value = codec.encode(stamped(event, restamped(event, submitted_offset=10**6)))
-    return Draft(draft.topic, partition_of(key, PARTITIONS), key, value)
+    partition = partition_of(key, PARTITIONS)
+    tail = [record.value or b"" for record in records if record.partition == partition][-1]
+    value = codec.encode(stamped(event, restamped(event, submitted_offset=10**6, previous_outcome_sha256=codec.sha256(tail))))
+    return Draft(draft.topic, partition, key, value)
 
 
 def command(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -242,7 +242,15 @@ def money_with(change: Callable[[Money], Money], more: tuple[Money, ...] = ()) -
 
 
 def stamped(a: Acts, s: Situation) -> Situation:
-    stamp = e.LedgerStamp(version=1, submitted_offset=0, recorded_at=START, previous_sha256=bytes(32), registry_offset=0, rules=1)
+    stamp = e.LedgerStamp(
+        version=1,
+        submitted_offset=0,
+        previous_outcome_sha256=bytes(32),
+        recorded_at=START,
+        previous_sha256=bytes(32),
+        registry_offset=0,
+        rules=1,
+    )
     return replace(s, event=_with_meta(s.event, ledger=stamp))
 
 

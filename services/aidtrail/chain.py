@@ -1,9 +1,11 @@
 """The fences: how every reader of `recorded` tells an entry that counts from one that is void.
 
 Whoever can write to the topic can append to it: a ledger that was stopped and woke up late, a producer that retried, a rogue. Readers need
-no trust and no coordination: they all apply the two tests below, in log order, and so all count the same entries, in any rebuild.
-What they cannot see is a forgery that chains perfectly and claims a submission that was not yet ruled on: it takes write access to
-`recorded`, and is found by comparing with `submitted`.
+no trust and no coordination: they all apply the tests of `void_reason`, in log order, and so all count the same entries, in any rebuild.
+An entry counts only if who wrote it had seen every outcome of the partition before it: each names the hash of the one before. So of two
+ledgers that are at work at once, whatever they rule, one's entries follow one another and the other's are void.
+What readers cannot see is a forgery that chains perfectly and claims a submission that was not yet ruled on: it takes write access to
+`recorded`, and is found by comparing with `submitted` (`audit replay`).
 """
 
 from dataclasses import dataclass
@@ -24,6 +26,16 @@ class Head(NamedTuple):
 
 
 NO_HEAD = Head(0, codec.GENESIS)
+
+
+class Tail(NamedTuple):
+    """A partition's last outcome, the last entry there that counted: which submission it answers, and the SHA-256 of its raw value."""
+
+    submitted_offset: int
+    sha256: bytes
+
+
+NO_TAIL = Tail(-1, codec.GENESIS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +72,11 @@ def read_entry(record: Record) -> Entry:
     return Entry(record, value, event, donation_id, None, ledger_at)
 
 
-def void_reason(entry: Entry, last_submitted_offset: int, head: Head, partitions: int) -> str | None:
+def void_reason(entry: Entry, tail: Tail, head: Head, partitions: int) -> str | None:
     """Why an entry has no effect, or None when it counts.
 
-    `last_submitted_offset` is that of the partition's last entry that counted (-1 before the first), `head` the donation's (NO_HEAD before
-    its first event), `partitions` how many the topic has.
+    `tail` is that of the entry's partition (NO_TAIL before the first outcome), `head` the donation's (NO_HEAD before its first event),
+    `partitions` how many the topic has.
     """
     if entry.fault is not None:
         return entry.fault
@@ -72,8 +84,10 @@ def void_reason(entry: Entry, last_submitted_offset: int, head: Head, partitions
     assert entry.event.meta.ledger is not None
     assert entry.donation_id is not None
     stamp = entry.event.meta.ledger
-    if stamp.submitted_offset <= last_submitted_offset:
+    if stamp.submitted_offset <= tail.submitted_offset:
         return "its submission was answered before"
+    if stamp.previous_outcome_sha256 != tail.sha256:
+        return "it does not follow the partition's last outcome"
     if entry.refused:
         return None
     if stamp.version != head.version + 1:

@@ -29,7 +29,7 @@ MAX_VALUE_BYTES = 256 * 1024
 """Far above any event (a few hundred bytes; a route of 100 legs has 10 KB), far below what would let one record exhaust memory."""
 
 GENESIS = bytes(32)
-"""`previous_sha256` of a donation's first event."""
+"""`previous_sha256` of a donation's first event, `previous_outcome_sha256` of a partition's first outcome."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -92,6 +92,7 @@ def _stamp(stamp: LedgerStamp) -> bytes:
             b"\x02",
             avro.long(stamp.version),
             avro.long(stamp.submitted_offset),
+            stamp.previous_outcome_sha256,
             avro.long((stamp.recorded_at - _EPOCH) // _MILLISECOND),
             stamp.previous_sha256,
             avro.long(stamp.registry_offset),

@@ -25,6 +25,7 @@ PUBLISH = "(run 'aidtrail schemas publish')"
 STAMP = LedgerStamp(
     version=7,
     submitted_offset=300,
+    previous_outcome_sha256=codec.sha256(b"any outcome"),
     recorded_at=datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC),
     previous_sha256=codec.sha256(b"any head"),
     registry_offset=40,

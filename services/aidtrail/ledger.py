@@ -13,7 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from aidtrail import codec, metrics
-from aidtrail.chain import read_entry, submission_of, void_reason
+from aidtrail.chain import Tail, read_entry, submission_of, void_reason
 from aidtrail.domain.events import Event, SubmissionRefused
 from aidtrail.domain.registry import Registry
 from aidtrail.errors import AppendUnknownError, UnavailableError
@@ -45,16 +45,17 @@ class Partition:
 
     @property
     def next_submission(self) -> int:
-        return self.position.last_submitted_offset + 1
+        return self.position.tail.submitted_offset + 1
 
     def rule(self, records: Sequence[Record], registry: Registry) -> list[Outcome]:
         """Rule on submissions in their order. Their effect on the accounts is provisional until `keep`."""
         outcomes = []
-        clock = self.position.clock
+        tail, clock = self.position.tail, self.position.clock
         for record in records:
             clock = max(clock, record.timestamp)
             account = self._account(donation_of(record))
-            outcomes.append(rule(account, record, clock, registry, self._topics, self._partitions))
+            outcomes.append(rule(account, record, tail, clock, registry, self._topics, self._partitions))
+            tail = Tail(record.offset, codec.sha256(outcomes[-1].draft.value))
         return outcomes
 
     def keep(self, outcomes: Sequence[Outcome], appended: Sequence[Appended]) -> bool:
@@ -68,8 +69,8 @@ class Partition:
             if outcome.of_a_donation
         ]
         last = outcomes[-1]
-        end = appended[-1].offset + 1
-        self._commit(rows, Position(end, codec.sha256(last.draft.value), last.submitted_offset, last.clock))
+        end, digest = appended[-1].offset + 1, codec.sha256(last.draft.value)
+        self._commit(rows, Position(end, digest, Tail(last.submitted_offset, digest), last.clock))
         return True
 
     def recover(self, log: Log) -> None:
@@ -115,22 +116,22 @@ class Partition:
 
     def _read(self, records: Sequence[Record]) -> None:
         rows = []
-        last_submitted_offset, clock = self.position.last_submitted_offset, self.position.clock
+        tail, clock = self.position.tail, self.position.clock
         for record in records:
             entry = read_entry(record)
             account = self._account(entry.donation_id or NO_DONATION)
-            reason = void_reason(entry, last_submitted_offset, account.head, self._partitions)
+            reason = void_reason(entry, tail, account.head, self._partitions)
             if reason is not None or entry.event is None or entry.event.meta.ledger is None:
                 metrics.VOID.labels("ledger", reason).inc()
                 continue
             stamp = entry.event.meta.ledger
             submission, digest = submission_of(entry)
             restore(account, entry.event, entry.value, submission, digest)
-            last_submitted_offset, clock = stamp.submitted_offset, (stamp.recorded_at - EPOCH) // MILLISECOND
+            tail, clock = Tail(stamp.submitted_offset, codec.sha256(entry.value)), (stamp.recorded_at - EPOCH) // MILLISECOND
             if submission is not None:
                 rows.append(Row(entry.event.meta.donation_id, record.offset, digest, entry.value))
         last = records[-1]
-        self._commit(rows, Position(last.offset + 1, codec.sha256(last.value or b""), last_submitted_offset, clock))
+        self._commit(rows, Position(last.offset + 1, codec.sha256(last.value or b""), tail, clock))
 
     def _commit(self, rows: Sequence[Row], position: Position) -> None:
         self.store.add(rows, position)

@@ -12,7 +12,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-FORMAT = 1
+from aidtrail.chain import NO_TAIL, Tail
+
+FORMAT = 2
 """Raised when the tables change; a file of another format is deleted."""
 
 
@@ -26,16 +28,16 @@ class Row(NamedTuple):
 
 
 class Position(NamedTuple):
-    """How far the store is: the next offset to read of `recorded`, the SHA-256 of the record before it, the last submission answered, and
+    """How far the store is: the next offset to read of `recorded`, the SHA-256 of the record before it, the partition's last outcome, and
     the latest append time (milliseconds) that a ruling has used."""
 
     next_offset: int
     last_value_sha256: bytes
-    last_submitted_offset: int
+    tail: Tail
     clock: int
 
 
-START = Position(0, b"", -1, 0)
+START = Position(0, b"", NO_TAIL, 0)
 
 
 class LedgerStore:
@@ -54,8 +56,9 @@ class LedgerStore:
         self._open()
 
     def position(self) -> Position:
-        row = self._db.execute("SELECT next_offset, last_value_sha256, last_submitted_offset, clock FROM position").fetchone()
-        return Position(*row) if row else START
+        query = "SELECT next_offset, last_value_sha256, last_submitted_offset, last_outcome_sha256, clock FROM position"
+        row = self._db.execute(query).fetchone()
+        return Position(row[0], row[1], Tail(row[2], row[3]), row[4]) if row else START
 
     def entries(self, donation_id: str) -> list[Row]:
         """The donation's entries that count, in log order."""
@@ -67,7 +70,7 @@ class LedgerStore:
         with self._db:
             self._db.execute("BEGIN")
             self._db.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?)", rows)
-            self._db.execute("INSERT OR REPLACE INTO position VALUES (1, ?, ?, ?, ?)", position)
+            self._db.execute("INSERT OR REPLACE INTO position VALUES (1, ?, ?, ?, ?, ?)", (*position[:2], *position.tail, position.clock))
 
     def clear(self) -> None:
         self._db.close()
@@ -95,7 +98,7 @@ class LedgerStore:
             )
             self._db.execute(
                 "CREATE TABLE IF NOT EXISTS position (one INTEGER PRIMARY KEY CHECK (one = 1), next_offset INTEGER, last_value_sha256 BLOB,"
-                " last_submitted_offset INTEGER, clock INTEGER)"
+                " last_submitted_offset INTEGER, last_outcome_sha256 BLOB, clock INTEGER)"
             )
             self._db.execute(f"PRAGMA user_version = {FORMAT}")
         except sqlite3.DatabaseError:

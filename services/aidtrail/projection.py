@@ -15,7 +15,7 @@ from datetime import datetime
 from psycopg.types.json import Jsonb
 
 from aidtrail import codec, metrics
-from aidtrail.chain import NO_HEAD, Entry, Head, read_entry, void_reason
+from aidtrail.chain import NO_HEAD, Entry, Head, Tail, read_entry, void_reason
 from aidtrail.domain import status
 from aidtrail.domain.donation import Approval, Donation, apply
 from aidtrail.domain.events import Event, SubmissionRefused
@@ -176,19 +176,19 @@ class Projection:
 
     def _fold(self, partition: int, entries: Sequence[Entry], batch: Batch, changed: dict[str, tuple[int, Account]]) -> None:
         claim = self._claims[partition]
-        last_submitted_offset = claim.last_submitted_offset
+        tail = claim.tail
         rows = batch.rows
         for entry in entries:
             account = _BLANK if entry.donation_id is None else self._accounts[entry.donation_id]
-            reason = void_reason(entry, last_submitted_offset, account.head, self._partitions)
+            reason = void_reason(entry, tail, account.head, self._partitions)
             event = entry.event
             if reason is not None or event is None or event.meta.ledger is None:
                 metrics.VOID.labels("projector", reason).inc()
                 rows["entries"].append(_entry_row(entry, "void", reason, codec.sha256(entry.value)))
                 continue
             stamp = event.meta.ledger
-            last_submitted_offset = stamp.submitted_offset
             digest = codec.sha256(entry.value)
+            tail = Tail(stamp.submitted_offset, digest)
             if isinstance(event, SubmissionRefused):
                 rows["entries"].append(_entry_row(entry, "refused", None, digest))
                 rows["refusals"].append(_refusal_row(entry, event))
@@ -198,7 +198,7 @@ class Projection:
             if not account.parked:
                 self._fold_or_park(account, event, partition, entry.record.offset, batch)
                 changed[event.meta.donation_id] = (partition, account)
-        batch.moves[partition] = (claim, Claim(entries[-1].record.offset + 1, last_submitted_offset, claim.fence))
+        batch.moves[partition] = (claim, Claim(entries[-1].record.offset + 1, tail, claim.fence))
 
     def _fold_or_park(self, account: Account, event: Event, partition: int, offset: int, batch: Batch) -> None:
         if account.parked:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from aidtrail import codec
-from aidtrail.chain import NO_HEAD, Head
+from aidtrail.chain import NO_HEAD, Head, Tail
 from aidtrail.domain.donation import Donation, apply
 from aidtrail.domain.events import DONATION_ID, Actor, Event, LedgerStamp, Meta, Source, SubmissionRefused
 from aidtrail.domain.registry import Registry
@@ -49,9 +49,10 @@ class Outcome:
     """False when the submission could not be decoded: then there is nothing to remember of it."""
 
 
-def rule(account: Account, record: Record, clock: int, registry: Registry, topics: Topics, partitions: int) -> Outcome:
+def rule(account: Account, record: Record, tail: Tail, clock: int, registry: Registry, topics: Topics, partitions: int) -> Outcome:
     """Rule on one submission, and bring `account`, which must be that of `donation_of(record)`, up to date.
 
+    `tail` is the partition's outcome before this one.
     Depends on nothing but its arguments. `clock` is the latest append time (milliseconds) of the partition's submissions so far, this one's
     included.
     """
@@ -86,6 +87,7 @@ def rule(account: Account, record: Record, clock: int, registry: Registry, topic
     stamp = LedgerStamp(
         version=version,
         submitted_offset=record.offset,
+        previous_outcome_sha256=tail.sha256,
         recorded_at=now,
         previous_sha256=head.sha256,
         registry_offset=registry.offset,

@@ -90,12 +90,14 @@ def entries(topic: str, partitions: int, donations: int, active: int, seed: int 
     life = steps()
     heads: dict[bytes, Head] = {}
     next_offset = [0] * partitions
+    tails = [codec.GENESIS] * partitions
     recorded_at = datetime(2026, 1, 1, tzinfo=UTC)
     for step, draft in _lives(life, topic, partitions, donations, active, seed, 1):
         head = heads.get(draft.key, NO_HEAD)
         stamp = LedgerStamp(
             version=head.version + 1,
             submitted_offset=next_offset[draft.partition],
+            previous_outcome_sha256=tails[draft.partition],
             recorded_at=recorded_at,
             previous_sha256=head.sha256,
             registry_offset=0,
@@ -103,7 +105,8 @@ def entries(topic: str, partitions: int, donations: int, active: int, seed: int 
         )
         next_offset[draft.partition] += 1
         value = codec.stamped(draft.value, step.ledger_at, stamp)
-        heads[draft.key] = Head(head.version + 1, codec.sha256(value))
+        tails[draft.partition] = codec.sha256(value)
+        heads[draft.key] = Head(head.version + 1, tails[draft.partition])
         if head.version + 1 == len(life):
             del heads[draft.key]
         yield draft._replace(value=value)

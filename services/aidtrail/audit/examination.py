@@ -11,7 +11,7 @@ from uuid import UUID
 
 from aidtrail import codec
 from aidtrail.audit.findings import Difference, Finding, Report, Void, first_difference, first_leaf
-from aidtrail.chain import Entry, read_entry, submission_of, void_reason
+from aidtrail.chain import NO_TAIL, Entry, Tail, read_entry, submission_of, void_reason
 from aidtrail.domain.donation import Donation
 from aidtrail.domain.events import Event, LedgerStamp, RegistryEvent, SubmissionRefused
 from aidtrail.domain.invariants import invariants
@@ -116,7 +116,7 @@ class Examination:
         self._accounts = accounts
         self._submissions = submissions
         self._waiting: Record | None = None
-        self._last_submitted = -1
+        self._tail = NO_TAIL
         self._clock = 0
         self._registry_offset = -1
         self._doubtful: set[str] = set()
@@ -129,7 +129,7 @@ class Examination:
             return
         entry = read_entry(record)
         donation_id = entry.donation_id or NO_DONATION
-        reason = void_reason(entry, self._last_submitted, self._accounts.of(donation_id).head, self._partitions)
+        reason = void_reason(entry, self._tail, self._accounts.of(donation_id).head, self._partitions)
         if reason is not None or entry.event is None or entry.event.meta.ledger is None:
             self.report.voids_entry(Void(self._number, record.offset, donation_id, reason or ""))
             return
@@ -153,7 +153,7 @@ class Examination:
         else:
             self.report.equal += 1
             self.report.resting += donation_id in self._doubtful
-        self._last_submitted = stamp.submitted_offset
+        self._tail = Tail(stamp.submitted_offset, codec.sha256(entry.value))
         self._clock = (stamp.recorded_at - EPOCH) // MILLISECOND
         if self._registries.at(stamp.registry_offset).offset == stamp.registry_offset:
             self._registry_offset = stamp.registry_offset
@@ -199,7 +199,7 @@ class Examination:
             return False
         self.report.equal += 1
         self.report.resting += donation_of(submission) in self._doubtful
-        self._last_submitted, self._clock = submission.offset, clock
+        self._tail, self._clock = Tail(submission.offset, codec.sha256(record.value or b"")), clock
         self._next()
         return True
 
@@ -210,7 +210,7 @@ class Examination:
         registry = self._registries.at(registry_offset)
         outcome: Outcome | Finding
         try:
-            outcome = rule(account, submission, clock, registry, self._topics, self._partitions)
+            outcome = rule(account, submission, self._tail, clock, registry, self._topics, self._partitions)
         except Exception as error:  # only a state that no rule has made can raise
             outcome = Finding("outcome", "one that the rules give", f"they raise {type(error).__name__}: {error}")
         else:

@@ -127,6 +127,7 @@ class LedgerStamp(Frozen):
 
     version: int
     submitted_offset: int
+    previous_outcome_sha256: Sha256
     recorded_at: Time
     previous_sha256: Sha256
     registry_offset: int

@@ -79,7 +79,7 @@ SCHEMAS: dict[str, Any] = {
         },
         "required": ["event_id", "outcome"],
     },
-    "Admitted": _object({"event_id": _ID, "outcome": {"const": "admitted"}, "version": _COUNT, "donation": _ref("Donation")}),
+    "Admitted": _object({"event_id": _ID, "outcome": {"const": "admitted"}, "version": _COUNT, "donation": _or_null(_ref("Donation"))}),
     "Problem": {
         "type": "object",
         "description": "RFC 9457. The page at `type` explains it.",

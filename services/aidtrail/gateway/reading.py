@@ -175,11 +175,12 @@ def subject_of(gateway: state.Gateway, row: DonationRow) -> Subject:
     return Subject.of(gateway.registry(), row.parties, row.mechanisms, row.oversight)
 
 
-def donation_json(gateway: state.Gateway, donation_id: str) -> str:
-    """The status of a donation that is there."""
+def visible_json(gateway: state.Gateway, person: Person, donation_id: str) -> str | None:
+    """The status of a donation; None where it is not there or out of sight."""
     with gateway.reader() as views:
         row = views.donation(donation_id)
-        assert row is not None
+        if row is None or not authorise(person, Read.DONATION, subject_of(gateway, row)):
+            return None
         return shapes.to_json(shapes.donation(row, views.amounts([donation_id])[donation_id]))
 
 

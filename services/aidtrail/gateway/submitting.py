@@ -21,7 +21,7 @@ from aidtrail.domain.authority import Person, Subject, authorise
 from aidtrail.domain.rules.common import REPORTER
 from aidtrail.errors import AppendUnknownError, MalformedError, UnavailableError
 from aidtrail.gateway import problems, state
-from aidtrail.gateway.reading import donation_json, subject_of
+from aidtrail.gateway.reading import subject_of, visible_json
 from aidtrail.gateway.routes import ABOUT, ROUTES, Route, path_schema
 from aidtrail.views.reader import DonationRow, Outcome
 
@@ -86,7 +86,7 @@ async def _submit(
     if key is not None:
         before = (await asyncio.to_thread(_outcomes, gateway, event_id)).get(event_id)
         if before is not None:
-            return await _answer(gateway, event_id, await _of_this_request(gateway, before, request_sha256), headers)
+            return await _answer(gateway, person, event_id, await _of_this_request(gateway, before, request_sha256), headers)
     try:
         await gateway.intake.submit(event)
     except UnavailableError as error:
@@ -98,18 +98,20 @@ async def _submit(
         if outcome is not None:
             if outcome.submission_sha256 != codec.sha256(codec.encode(event)):  # the same key, at the same moment, by another way
                 outcome = await _of_this_request(gateway, outcome, request_sha256)
-            return await _answer(gateway, event_id, outcome, headers | {"Preference-Applied": f"wait={wait_seconds:.0f}"})
+            return await _answer(gateway, person, event_id, outcome, headers | {"Preference-Applied": f"wait={wait_seconds:.0f}"})
     return JSONResponse({"event_id": str(event_id), "donation_id": donation_id, "outcome": "pending"}, 202, headers)
 
 
-async def _answer(gateway: state.Gateway, event_id: UUID, outcome: Outcome, headers: dict[str, str]) -> Response:
+async def _answer(gateway: state.Gateway, person: Person, event_id: UUID, outcome: Outcome, headers: dict[str, str]) -> Response:
+    """The outcome; with the donation's status for those who may see it: a bank that reports on a payment may not."""
     if outcome.outcome == "refused":
         raise problems.Refused(
             f"expected {outcome.expected}, found {outcome.found}", headers=headers, event_id=str(event_id),
             reason=outcome.reason, expected=outcome.expected, found=outcome.found,
         )  # fmt: skip
-    status = await asyncio.to_thread(donation_json, gateway, outcome.donation_id)
-    answer = {"event_id": str(event_id), "outcome": outcome.outcome, "version": outcome.version, "donation": json.loads(status)}
+    said = await asyncio.to_thread(visible_json, gateway, person, outcome.donation_id)
+    donation = None if said is None else json.loads(said)
+    answer = {"event_id": str(event_id), "outcome": outcome.outcome, "version": outcome.version, "donation": donation}
     return JSONResponse(answer, 201, headers)
 
 

@@ -13,7 +13,7 @@ import psycopg
 from psycopg import sql
 
 from aidtrail import codec
-from aidtrail.chain import Head
+from aidtrail.chain import Head, Tail
 from aidtrail.domain.events import Event
 from aidtrail.errors import FenceLostError, UnavailableError
 from aidtrail.views import schema
@@ -61,7 +61,7 @@ class Claim(NamedTuple):
     """A partition's position in a build, and the fence that this writer holds it with."""
 
     next_offset: int
-    last_submitted_offset: int
+    tail: Tail
     fence: int
 
 
@@ -114,11 +114,13 @@ class Writer:
         """Take a partition over: from now on every other writer's batch for it is rolled back."""
         with self.transaction():
             row = self._connection.execute(
-                "UPDATE positions SET fence = fence + 1 WHERE partition = %s RETURNING next_offset, last_submitted_offset, fence",
+                "UPDATE positions SET fence = fence + 1 WHERE partition = %s"
+                " RETURNING next_offset, last_submitted_offset, last_outcome_sha256, fence",
                 (partition,),
             ).fetchone()
         assert row is not None, f"{self.build} has no position for partition {partition}"
-        return Claim(*row)  # type: ignore[arg-type]
+        next_offset, submitted_offset, sha256, fence = row
+        return Claim(next_offset, Tail(submitted_offset, sha256), fence)  # type: ignore[arg-type]
 
     def load(self, donation_ids: Sequence[str]) -> dict[str, Stored]:
         """What the build holds of these donations; those that it does not know are absent."""
@@ -183,8 +185,9 @@ def _move(cursor: psycopg.Cursor[tuple[object, ...]], moves: Mapping[int, tuple[
     """Move positions, guarded by fence and by where they stand: the row lock makes other writers wait, the guard then makes them fail."""
     for partition, (old, new) in sorted(moves.items()):
         cursor.execute(
-            "UPDATE positions SET next_offset = %s, last_submitted_offset = %s WHERE partition = %s AND fence = %s AND next_offset = %s",
-            (new.next_offset, new.last_submitted_offset, partition, old.fence, old.next_offset),
+            "UPDATE positions SET next_offset = %s, last_submitted_offset = %s, last_outcome_sha256 = %s"
+            " WHERE partition = %s AND fence = %s AND next_offset = %s",
+            (new.next_offset, *new.tail, partition, old.fence, old.next_offset),
         )
         if cursor.rowcount != 1:
             raise FenceLostError(f"partition {partition}: expected fence {old.fence} at offset {old.next_offset}, found another writer's")

@@ -4,7 +4,8 @@
 CREATE TABLE positions (                            -- how far this build is; moved in the transaction that writes what was read
     partition             integer PRIMARY KEY,
     next_offset           bigint NOT NULL DEFAULT 0,
-    last_submitted_offset bigint NOT NULL DEFAULT -1,
+    last_submitted_offset bigint NOT NULL DEFAULT -1, -- the partition's last outcome: the submission it answers, and its hash
+    last_outcome_sha256   bytea NOT NULL DEFAULT decode(repeat('00', 32), 'hex'),
     fence                 bigint NOT NULL DEFAULT 0 -- who claims a partition raises it; a writer with an older one writes nothing
 );
 

@@ -1,0 +1,98 @@
+"""The ledger beside others of its kind, step by step, on the memory log."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aidtrail import ledger as ledger_module
+from aidtrail.audit.replay import replay
+from aidtrail.chain import read_entry
+from aidtrail.domain import events as e
+from aidtrail.ledger import Ledger
+from aidtrail.log.memory import MemoryLog
+from aidtrail.producer import Producer
+from aidtrail.projection import Projection
+from aidtrail.service import drain
+from aidtrail.views import schema
+from aidtrail.views.writer import Writer
+from tests.acts import START, Acts, registry_events, uuid7
+from tests.pipeline import TOPICS
+
+
+class Zombie(Ledger):
+    """Rules on what it reads, and stops before it appends, until it is woken."""
+
+    held: dict[int, Any] | None = None
+    awake = False
+
+    def _append(self, ruled: Any) -> None:
+        if self.awake:
+            super()._append(ruled)
+        else:
+            self.held = ruled
+
+    def wake(self) -> None:
+        assert self.held is not None
+        self.awake = True
+        self._append(self.held)
+
+
+def test_a_zombie_that_ruled_with_an_older_registry_leaves_no_submission_without_an_outcome(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It and its successor rule differently on the first of three submissions. The successor has appended that one when the zombie
+    appends all three: without the link from outcome to outcome its third counted, and the second was never answered."""
+    log = MemoryLog()
+    TOPICS.create(log, 1)
+    acts = Acts("KRCS-2026-0001")
+    events = [acts.announced(by="krcs-officer"), acts.confirmed(by="krcs-officer-2")]
+    events += [Acts(f"KRCS-2026-{number:04d}").announced(by="krcs-officer-2") for number in (2, 3)]
+    with Producer(log, TOPICS) as producer:
+        producer.register(registry_events())
+        producer.submit(events)
+    zombie = Zombie(log, TOPICS, tmp_path / "zombie", group="ledger")
+    zombie.turn()
+    with Producer(log, TOPICS) as producer:
+        producer.register([e.ActorRetired(event_id=uuid7(START, 99), occurred_on=START, actor_id="krcs-officer", reason="left")])
+    zombie._membership.close()
+    successor = Ledger(log, TOPICS, tmp_path / "successor", group="ledger")
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger_module, "MAX_BATCH", 1)
+        while not sum(log.end_offsets(TOPICS.recorded).values()):
+            successor.turn()
+    zombie.wake()
+    drain(successor, lambda: True)
+
+    outcomes = answered(log, database_url)
+    found = replay(log, TOPICS)
+
+    assert outcomes == dict.fromkeys(range(len(events)), 1)
+    assert found.differing == 0, found.differences
+    assert found.void.total() > 0
+    print(f"{len(events)} submissions, each with one outcome; {found.void.total()} of the zombie's entries void; replayed, 0 differing")
+    for service in (zombie, successor):
+        service.close()
+
+
+def answered(log: MemoryLog, database: str) -> dict[int, int]:
+    """How many entries count for each submission, as a projector sees it."""
+    with schema.connect(database) as connection:
+        build = schema.new_build(connection, 1, "test") if schema.live_build(connection) else schema.prepare(connection, 1)
+    projection = Projection(Writer(database, build), 1)
+    reader = log.reader(TOPICS.recorded)
+    reader.assign({0: projection.claim(0)})
+    records = reader.poll(1000, 0.0)
+    if records:
+        projection.project(records)
+    projection.close()
+    with schema.connect(database) as connection:
+        rows = connection.execute(f"SELECT \"offset\" FROM {build}.entries WHERE outcome <> 'void'".encode()).fetchall()  # noqa: S608
+    counting = {row[0] for row in rows}
+    found: Counter[int] = Counter()
+    for record in records.get(0, ()):
+        event = read_entry(record).event
+        if record.offset in counting and event is not None and event.meta.ledger is not None:
+            found[event.meta.ledger.submitted_offset] += 1
+    return dict(sorted(found.items()))
