@@ -1,7 +1,8 @@
 """Aidtrail, in the order in which one event travels.
 
     domain.events   what happened: a frozen class per fact, as `contract` (../../schemas) says it in Avro
-    producer        a service validates an event, `codec` writes its bytes, `log` appends them to `submitted`
+    gateway         over HTTP: who asks (`tokens`), what he may do (`domain.authority`), and what became of it
+    producer        in Python: a service validates an event, `codec` writes its bytes, `log` appends them to `submitted`
     log             kafka, postgres or memory: three backends, one set of promises
     ledger          reads `submitted`, rules, appends one outcome for each submission to `recorded`
       ruling          decode, ask `domain.rules.check`, stamp: a pure function
@@ -12,9 +13,9 @@
       projection      `domain.donation.apply` folds entries, `domain.status` names the result
       views           PostgreSQL: schema (builds), writer, reader
     timekeeper      finds in the views what has fallen due, and submits that it expired
-    audit.rebuild   projects the log again beside the live views, and compares
+    audit           `replay` rules again and `rebuild` projects again, and both compare; `merkle` and `note` are what a seal is made of
     importers       what others report (UN OCHA FTS) as observed donations
 
-`service` is the loop of the three services, `topics` the names of the three topics, `config` every setting, `errors` every error,
-`metrics` every metric. `cli` starts all of it, on the `embedded` PostgreSQL if nothing else is set; `demo` is a story to play.
+`service` is the loop of the long-running services, `topics` the names of the three topics, `config` every setting, `errors` every error,
+`metrics` every metric. `subjects`, `schema_check` and `asyncapi` say the contract to other tools. `cli` starts all of it, on the `embedded` PostgreSQL if nothing else is set; `demo` is a story to play.
 """
