@@ -1,19 +1,22 @@
 """Takes events into `submitted` for many requests at once, and tells each what the ledger ruled on it.
 
 One thread appends: what arrives while it waits for the log goes in together, next. What is under way is bounded; beyond that a request is
-turned away, with nothing submitted. One task asks the views for the outcomes that requests wait for, one query for all of them.
+turned away, with nothing submitted. Nothing is appended twice while it is known here: equal requests share what becomes of the first. One
+task asks the views for the outcomes that requests wait for, one query for all of them.
 """
 
 import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from threading import Condition, Lock, Thread
 from uuid import UUID
 
-from aidtrail import codec
+from aidtrail import codec, metrics
 from aidtrail.domain.events import Event
-from aidtrail.errors import AidtrailError, AppendUnknownError, MalformedError, UnavailableError, UndecodableError
+from aidtrail.errors import AppendUnknownError, MalformedError, UnavailableError, UndecodableError
+from aidtrail.gateway import problems
 from aidtrail.log import Appender, Draft, Log, partition_of
 from aidtrail.topics import Topics
 from aidtrail.views.reader import Outcome
@@ -24,34 +27,37 @@ MAX_IN_FLIGHT = 1000
 ACKNOWLEDGE_SECONDS = 10.0
 LOOK_SECONDS = 0.01
 """Between two looks at the views, while a request waits for its outcome."""
+OUTAGE_SECONDS = 0.5
+"""The same while the views cannot be read."""
 REMEMBERED = 10_000
+STOP_WAIT_SECONDS = 3.0
+"""For outcomes to come, once the service is told to stop; who waits still is told that the log has his submission."""
 
 Outcomes = Callable[[Sequence[UUID]], Mapping[UUID, Outcome]]
 
 
-class _Waiting:
-    """One event on its way into the log."""
+class _Submission:
+    """What stands, or may stand, in the log under an event id. `done` is set when that is known, or known to be unknown."""
 
-    def __init__(self, draft: Draft) -> None:
-        self.draft = draft
-        self.loop = asyncio.get_running_loop()
-        self.done: asyncio.Future[None] = self.loop.create_future()
+    def __init__(self, event: Event, draft: Draft, *, again: bool) -> None:
+        self.again = again
+        """Whether another attempt of the same may be in the log already."""
+        self.event_id = event.meta.event_id
+        self.party_id = event.meta.actor.party_id
+        self.source = event.meta.source
+        self.sha256 = codec.sha256(draft.value)
+        self.draft: Draft | None = draft
         self.taken = False
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.done.add_done_callback(asyncio.Future.exception)  # nobody may be left to ask for it
 
-    def end(self, error: Exception | None) -> None:
-        self.loop.call_soon_threadsafe(self._end, error)
-
-    def _end(self, error: Exception | None) -> None:
-        if self.done.done():
-            return
-        if error is None:
-            self.done.set_result(None)
-        else:
-            self.done.set_exception(error)
+    @property
+    def is_unknown(self) -> bool:
+        return self.done.done() and self.done.exception() is not None
 
 
 class Intake:
-    """`outcomes` reads the views, and is called in a thread. Start and close it in the event loop that uses it."""
+    """`outcomes` reads the views, and is called in a thread. Start, use and close it in one event loop."""
 
     def __init__(self, log: Log, topics: Topics, outcomes: Outcomes, *, acknowledge_seconds: float = ACKNOWLEDGE_SECONDS) -> None:
         self._log = log
@@ -59,46 +65,44 @@ class Intake:
         self._outcomes = outcomes
         self._acknowledge_seconds = acknowledge_seconds
         self._partitions = log.partitions(topics.submitted)
-        self._queue: list[_Waiting] = []
+        self._loop = asyncio.get_running_loop()
+        self._queue: list[_Submission] = []
         self._under_way = 0
         self._changed = Condition()
         self._closing = False
         self._reading = Lock()
         self._thread = Thread(target=self._append_all, name="intake", daemon=True)
         self._thread.start()
-        self._wanted: dict[UUID, list[asyncio.Future[Outcome]]] = {}
+        self._wanted: dict[UUID, list[asyncio.Future[Outcome | None]]] = {}
         self._looking: asyncio.Task[None] | None = None
-        self._remembered: OrderedDict[UUID, str] = OrderedDict()
+        self._waits_end = False
+        self._submissions: OrderedDict[UUID, _Submission] = OrderedDict()
 
-    async def submit(self, event: Event) -> None:
-        """Returns once the log has acknowledged the event. Raises UnavailableError when it certainly was not submitted, AppendUnknownError
-        when that is not known."""
-        key = event.meta.donation_id.encode()
-        waiting = _Waiting(Draft(self._topics.submitted, partition_of(key, self._partitions), key, codec.encode(event)))
-        with self._changed:
-            if self._closing or self._under_way >= MAX_IN_FLIGHT:
-                raise UnavailableError(f"{self._under_way} submissions are under way already")
-            self._under_way += 1
-            self._queue.append(waiting)
-            self._changed.notify()
-        self._remember(event.meta.event_id, event.meta.actor.party_id)
-        try:
-            await asyncio.wait_for(waiting.done, self._acknowledge_seconds)
-        except TimeoutError:
-            with self._changed:
-                if not waiting.taken:
-                    self._queue.remove(waiting)
-                    self._under_way -= 1
-                    self._remembered.pop(event.meta.event_id, None)
-                    raise UnavailableError("the log does not answer") from None
-            raise AppendUnknownError("the log did not acknowledge the submission in time") from None
-        except UnavailableError:
-            self._remembered.pop(event.meta.event_id, None)
-            raise
+    async def submit(self, event: Event) -> bytes:
+        """Returns once the log has acknowledged the event: the SHA-256 of the submission. That of an equal request before it, where there
+        was one with the same event id; nothing is appended then, unless it is not known whether the first is in the log.
+
+        Raises UnavailableError when it certainly was not submitted, AppendUnknownError when that is not known, KeyReused when the id stands
+        for another request.
+        """
+        submission = self._submissions.get(event.meta.event_id)
+        if submission is not None and submission.source != event.meta.source:
+            raise problems.KeyReused
+        if submission is None or submission.is_unknown:
+            submission = self._enter(event, again=submission is not None)
+        await asyncio.wait({submission.done}, timeout=self._acknowledge_seconds)
+        if not submission.done.done():
+            if not self._withdrawn(submission):
+                raise AppendUnknownError("the log did not acknowledge the submission in time")
+            self._end([submission], UnavailableError("the log does not answer"))
+        submission.done.result()
+        return submission.sha256
 
     async def outcome(self, event_id: UUID, seconds: float) -> Outcome | None:
         """What the ledger ruled, once the views show it; None if they do not in time."""
-        wanted: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        if self._waits_end:
+            return None
+        wanted: asyncio.Future[Outcome | None] = self._loop.create_future()
         self._wanted.setdefault(event_id, []).append(wanted)
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._look())
@@ -115,7 +119,8 @@ class Intake:
 
     def party_of(self, event_id: UUID) -> str | None:
         """The party for which this process lately submitted the event, or may have; None where it knows nothing of it."""
-        return self._remembered.get(event_id)
+        submission = self._submissions.get(event_id)
+        return None if submission is None else submission.party_id
 
     def submission(self, outcome: Outcome) -> Event | None:
         """What was submitted, from the log; None where it is no event. Raises UnavailableError. Blocks: call it in a thread."""
@@ -134,60 +139,124 @@ class Intake:
             return None
         return event if isinstance(event, Event) else None
 
+    def stop_waiting(self) -> None:
+        """Let nobody wait long for an outcome any more: the service stops. May be called from any thread."""
+        with suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._loop.call_later, STOP_WAIT_SECONDS, self._end_waits)
+
     async def close(self) -> None:
-        """Let what is under way end, and take nothing more."""
+        """Take nothing more. Every request has been answered by now: what the log still holds up is unknown to whoever sent it."""
         with self._changed:
             self._closing = True
             self._changed.notify()
-        await asyncio.to_thread(self._thread.join, self._acknowledge_seconds)
+        await asyncio.to_thread(self._thread.join, 1.0)
         if self._looking is not None:
             self._looking.cancel()
 
-    def _remember(self, event_id: UUID, party_id: str) -> None:
-        self._remembered[event_id] = party_id
-        self._remembered.move_to_end(event_id)
-        while len(self._remembered) > REMEMBERED:
-            self._remembered.popitem(last=False)
+    def _enter(self, event: Event, *, again: bool) -> _Submission:
+        key = event.meta.donation_id.encode()
+        draft = Draft(self._topics.submitted, partition_of(key, self._partitions), key, codec.encode(event))
+        submission = _Submission(event, draft, again=again)
+        with self._changed:
+            if self._closing or self._under_way >= MAX_IN_FLIGHT:
+                problem = f"{self._under_way} submissions are under way already"
+                raise AppendUnknownError(problem) if again else UnavailableError(problem)
+            self._under_way += 1
+            self._queue.append(submission)
+            self._changed.notify()
+        self._submissions[submission.event_id] = submission
+        self._submissions.move_to_end(submission.event_id)
+        if len(self._submissions) > REMEMBERED:
+            self._submissions.popitem(last=False)
+        return submission
+
+    def _withdrawn(self, submission: _Submission) -> bool:
+        """Take it back, unless it is on its way into the log."""
+        with self._changed:
+            if submission.taken:
+                return False
+            self._queue.remove(submission)
+            self._under_way -= 1
+            return True
+
+    def _end(self, submissions: Sequence[_Submission], error: Exception | None) -> None:
+        """In the event loop: tell whoever waits, and forget what certainly was not submitted."""
+        for submission in submissions:
+            submission.draft = None
+            if error is None:
+                submission.done.set_result(None)
+            elif isinstance(error, UnavailableError) and submission.again:
+                submission.done.set_exception(AppendUnknownError(str(error)))
+            else:
+                submission.done.set_exception(error)
+                if isinstance(error, UnavailableError):
+                    self._submissions.pop(submission.event_id, None)
 
     async def _look(self) -> None:
         while self._wanted:
+            pause = LOOK_SECONDS
             try:
                 found = await asyncio.to_thread(self._outcomes, list(self._wanted))
-            except AidtrailError as error:  # an outage of the views: whoever waits has a time-out of his own
+            except Exception as error:  # an outage of the views, or whatever it is: whoever waits has a time-out of his own
                 logger.warning("gateway: outcomes cannot be read: %s", error)
-                await asyncio.sleep(0.5)
-                continue
+                found, pause = {}, OUTAGE_SECONDS
             for event_id, outcome in found.items():
-                for wanted in self._wanted.get(event_id, ()):
-                    if not wanted.done():
-                        wanted.set_result(outcome)
-            await asyncio.sleep(LOOK_SECONDS)
+                self._tell(event_id, outcome)
+            await asyncio.sleep(pause)
+
+    def _tell(self, event_id: UUID, outcome: Outcome | None) -> None:
+        for wanted in self._wanted.get(event_id, ()):
+            if not wanted.done():
+                wanted.set_result(outcome)
+
+    def _end_waits(self) -> None:
+        self._waits_end = True
+        for event_id in self._wanted:
+            self._tell(event_id, None)
+
+    # --- the thread that appends ------------------------------------------------------------------------------------------------------
 
     def _append_all(self) -> None:
         appender: Appender | None = None
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._queue or self._closing)
-                if not self._queue:
-                    break
-                batch, self._queue = self._queue, []
-                for waiting in batch:
-                    waiting.taken = True
-            error: Exception | None = None
-            try:
-                appender = appender or self._log.appender()
-            except UnavailableError as unavailable:
-                error = unavailable
-            else:
+        while self._has_work():
+            if appender is None:
                 try:
-                    appender.append([waiting.draft for waiting in batch])
-                except Exception as unknown:  # whatever it is, the records may be in the log
-                    error = unknown if isinstance(unknown, AppendUnknownError) else AppendUnknownError(str(unknown))
-                    appender.close()
-                    appender = None
-            with self._changed:
-                self._under_way -= len(batch)
-            for waiting in batch:
-                waiting.end(error)
+                    appender = self._log.appender()
+                except Exception as error:  # whatever it is, nothing has left
+                    logger.warning("gateway: the log takes nothing: %s", error)
+                    self._ended(self._take(), error if isinstance(error, UnavailableError) else UnavailableError(str(error)))
+                    continue
+            batch = self._take()
+            if not batch:
+                continue  # all of it was withdrawn
+            try:
+                appender.append([submission.draft for submission in batch if submission.draft is not None])
+            except Exception as error:  # whatever it is, the records may be in the log
+                metrics.APPENDS_UNKNOWN.inc()
+                logger.warning("gateway: %d submissions may be in the log or not: %s", len(batch), error)
+                self._ended(batch, error if isinstance(error, AppendUnknownError) else AppendUnknownError(str(error)))
+                appender.close()
+                appender = None
+            else:
+                self._ended(batch, None)
         if appender is not None:
             appender.close()
+
+    def _has_work(self) -> bool:
+        """Wait for some; False when there will be none."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._queue or self._closing)
+            return bool(self._queue)
+
+    def _take(self) -> list[_Submission]:
+        with self._changed:
+            batch, self._queue = self._queue, []
+            for submission in batch:
+                submission.taken = True
+            return batch
+
+    def _ended(self, batch: Sequence[_Submission], error: Exception | None) -> None:
+        with self._changed:
+            self._under_way -= len(batch)
+        with suppress(RuntimeError):  # the loop has ended, and all that waited in it
+            self._loop.call_soon_threadsafe(self._end, batch, error)

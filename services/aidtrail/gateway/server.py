@@ -32,7 +32,7 @@ class Server:
             self._socket.close()
             raise UnavailableError(f"AIDTRAIL_LISTEN {listen} cannot be opened: {error.strerror}") from None
         try:
-            shared.open()
+            shared.check()
         except BaseException:
             self._socket.close()
             raise
@@ -65,7 +65,7 @@ class Server:
 
     def close(self) -> None:
         """Take no new requests, let those under way end."""
-        self._shared.stopping = True
+        self._shared.stop()
         self._server.should_exit = True
         if self._thread.ident is not None:
             self._thread.join()

@@ -1,9 +1,11 @@
 """What the handlers of one process share: who asks, the views, the way into the log. Opened with the application, closed with it."""
 
+import asyncio
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from uuid import UUID
@@ -27,64 +29,104 @@ from aidtrail.views.reader import Outcome, Reader, Sight, configure
 logger = logging.getLogger(__name__)
 
 FOLLOW_SECONDS = 1.0
+LATE_SECONDS = 5.0
+"""A log that does not say for so long where the registry ends is not well, although no call to it has failed yet."""
 POOL = 16
+THREADS = 32
+"""For what handlers in the event loop have done in threads: asyncio's own number, six on two cores, is for computing."""
+CONNECTION_SECONDS = 5.0
+OUTAGE_SECONDS = 0.3
+"""To wait for a connection to the views, while there was none the last time: otherwise an outage would hold up every thread."""
 
 
 class Gateway:
     """`open_log` is called for each thread that needs a log of its own; the logs are closed by who opened them."""
 
     def __init__(self, open_log: Callable[[], Log], topics: Topics, views: str, verifier: Verifier) -> None:
-        self._open_log = open_log
         self._topics = topics
         self._verifier = verifier
         self._log = open_log()
         self._registry = RegistryReader(open_log(), topics.registry)
-        self._following = threading.Lock()
-        self._followed_at = 0.0
+        self._follower = threading.Thread(target=self._keep_following, name="registry", daemon=True)
+        self._followed_at = float("-inf")
+        self._log_trouble: str | None = None
+        self._stop = threading.Event()
         self._pool = ConnectionPool(
             views, min_size=1, max_size=POOL, open=False, kwargs=schema.CONNECTION, configure=configure, reconnect_timeout=5
         )
+        self._views_are_away = False
+        self._checking = threading.Lock()
         self.intake: Intake
-        self.stopping = False
+
+    @property
+    def stopping(self) -> bool:
+        return self._stop.is_set()
+
+    def check(self) -> None:
+        """Raises UnavailableError when the log cannot be read; the views may come later. Before `open`."""
+        self._follow()
 
     def open(self) -> None:
-        """In the event loop. Raises UnavailableError when the log cannot be read; the views may come later."""
+        """In the event loop. Raises UnavailableError when the log cannot be read."""
         self._follow()
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, "gateway"))
         self.intake = Intake(self._log, self._topics, self.outcomes)
+        self._follower.start()
         self._pool.open()
 
+    def stop(self) -> None:
+        """Say that it is stopping, and let nobody wait for long. From any thread."""
+        self._stop.set()
+        if hasattr(self, "intake"):
+            self.intake.stop_waiting()
+
     async def close(self) -> None:
-        self.stopping = True
+        self.stop()
         await self.intake.close()
-        self._registry.close()
+        await asyncio.to_thread(self._follower.join, 1.0)
+        if not self._follower.is_alive():  # else it waits for the log, and ends with the process
+            self._registry.close()
         self._pool.close()
 
     def now(self) -> datetime:
         return datetime.now(UTC)
 
     def registry(self) -> Registry:
-        """As of the newest record, or of a second ago; older while the log cannot be reached."""
-        if time.monotonic() - self._followed_at > FOLLOW_SECONDS and not self._following.locked():
-            try:
-                self._follow()
-            except UnavailableError as error:
-                logger.warning("gateway: the registry cannot be followed: %s", error)
+        """As of a second ago; older while the log cannot be reached."""
         return self._registry.registry
 
+    def _keep_following(self) -> None:
+        while not self._stop.wait(FOLLOW_SECONDS):
+            try:
+                self._follow()
+            except Exception as error:  # whatever it is: the registry of before serves on, and readiness tells
+                if self._log_trouble is None:
+                    logger.warning("gateway: the registry cannot be followed: %s", error)
+                self._log_trouble = str(error)
+            else:
+                if self._log_trouble is not None:
+                    logger.info("gateway: the registry is followed again")
+                self._log_trouble = None
+
     def _follow(self) -> None:
-        with self._following:
-            self._followed_at = time.monotonic()
-            self._registry.follow()
+        self._registry.follow()
+        self._followed_at = time.monotonic()
 
     @contextmanager
     def reader(self) -> Iterator[Reader]:
         """Reads the live build. Raises ViewsUnavailable when there is none, or no database."""
         try:
-            with self._pool.connection(timeout=5.0) as connection:
+            with self._pool.connection(timeout=OUTAGE_SECONDS if self._views_are_away else CONNECTION_SECONDS) as connection:
+                self._views_are_away = False
                 yield Reader(connection)
-        except (psycopg.OperationalError, psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName, PoolTimeout) as error:
+        except (psycopg.OperationalError, psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
             logger.warning("gateway: the views cannot be read: %s", " ".join(str(error).split()))
-            self._pool.check()
+            self._views_are_away = True
+            if not isinstance(error, PoolTimeout) and self._checking.acquire(blocking=False):
+                try:
+                    self._pool.check()  # what broke one connection broke others
+                finally:
+                    self._checking.release()
             raise problems.ViewsUnavailable from None
 
     def outcomes(self, event_ids: Sequence[UUID]) -> Mapping[UUID, Outcome]:
@@ -113,16 +155,17 @@ class Gateway:
         seen = sight(person)
         if seen.everything:
             return None
-        mechanisms = [each.mechanism_id for each in self._registry.registry.mechanisms.values() if each.party_id == seen.party_id]
+        mechanisms = [each.mechanism_id for each in self.registry().mechanisms.values() if each.party_id == seen.party_id]
         return Sight(seen.party_id, mechanisms, seen.observed)
 
     def readiness(self) -> dict[str, str]:
         """What this process depends on: 'ok', or what is wrong."""
         found = {"log": "ok", "views": "ok", "process": "stopping" if self.stopping else "ok"}
-        try:
-            self._follow()
-        except UnavailableError as error:
-            found["log"] = str(error)
+        silent_seconds = time.monotonic() - self._followed_at
+        if self._log_trouble is not None:
+            found["log"] = self._log_trouble
+        elif silent_seconds > LATE_SECONDS:
+            found["log"] = f"has not answered for {silent_seconds:.0f} s"
         try:
             with self.reader() as views:
                 if views.is_empty():
@@ -132,11 +175,12 @@ class Gateway:
         return found
 
 
-def gateway(request: Request) -> Gateway:
+async def gateway(request: Request) -> Gateway:
     found: Gateway = request.app.state.gateway
     return found
 
 
 def person(request: Request) -> Person:
     """Who asks."""
-    return gateway(request).person(request.headers.get("authorization"))
+    found: Gateway = request.app.state.gateway
+    return found.person(request.headers.get("authorization"))
