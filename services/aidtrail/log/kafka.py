@@ -195,16 +195,13 @@ class KafkaLog:
                 "Check AIDTRAIL_LOG, that AIDTRAIL_KAFKA_CA_FILE holds the CA that signed the broker's certificate, and "
                 "AIDTRAIL_KAFKA_SECURITY_PROTOCOL."
             )
-        # Over TLS kafka-python sees the broker hang up, and more often than not misses what it said before of the password.
-        hung_up = "socket disconnected" in cause
-        if "Sasl" in cause or (hung_up and str(self._connection.get("security_protocol")).startswith("SASL")):
+        # Of a wrong password kafka-python often sees no more than that the broker hung up, or nothing at all: so the settings decide.
+        if "Sasl" in cause or str(self._connection.get("security_protocol")).startswith("SASL"):
             return (
                 "Check AIDTRAIL_LOG, the user in AIDTRAIL_KAFKA_USERNAME, the password in AIDTRAIL_KAFKA_PASSWORD, "
-                "AIDTRAIL_KAFKA_SASL_MECHANISM and AIDTRAIL_KAFKA_SECURITY_PROTOCOL."
+                "AIDTRAIL_KAFKA_SASL_MECHANISM, AIDTRAIL_KAFKA_SECURITY_PROTOCOL, and that it is up."
             )
-        if hung_up:
-            return "Check AIDTRAIL_LOG and AIDTRAIL_KAFKA_SECURITY_PROTOCOL."
-        return "Check AIDTRAIL_LOG, the credentials, and that it is up."
+        return "Check AIDTRAIL_LOG, AIDTRAIL_KAFKA_SECURITY_PROTOCOL, and that it is up."
 
 
 class KafkaAppender:
