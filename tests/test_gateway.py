@@ -13,9 +13,9 @@ import pytest
 from aidtrail.domain import events as e
 from aidtrail.gateway import local, problems
 from aidtrail.gateway.app import create
-from aidtrail.gateway.routes import ROUTES
 from aidtrail.gateway.state import Gateway
 from aidtrail.log.memory import MemoryLog
+from aidtrail.routes import ROUTES
 from tests.acts import ACTORS, Acts, full_life
 from tests.databases import Server
 from tests.pipeline import TOPICS, Pipeline

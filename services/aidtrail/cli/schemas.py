@@ -8,6 +8,8 @@ import typer
 
 from aidtrail import asyncapi, config, conformance, contract, schema_check
 from aidtrail.errors import UsageError
+from aidtrail.gateway import app as gateway
+from aidtrail.gateway import openapi
 from aidtrail.subjects import subjects
 from aidtrail.topics import Topics
 
@@ -74,3 +76,9 @@ def list_(json_: Annotated[bool, typer.Option("--json", help="One JSON object a 
 def asyncapi_() -> None:
     """Print the three topics as an AsyncAPI 3.1 document, JSON: with what may stand in each, its schemas and examples."""
     print(asyncapi.text(Topics.of(config.load().topic_prefix)), end="")
+
+
+@app.command("openapi")
+def openapi_() -> None:
+    """Print the HTTP interface as an OpenAPI 3.1 document, JSON: every path of all services, with examples."""
+    print(openapi.text(gateway.create(None, Topics.of(config.load().topic_prefix)).openapi()), end="")

@@ -17,11 +17,11 @@ from aidtrail.cli.backends import Backends, backends, public
 from aidtrail.config import Settings
 from aidtrail.domain.events import Actor
 from aidtrail.errors import UnavailableError, UsageError
-from aidtrail.gateway.routes import SERVICES
 from aidtrail.gateway.server import Server
 from aidtrail.gateway.state import Gateway
 from aidtrail.ledger import Ledger
 from aidtrail.projector import Projector, unpark
+from aidtrail.routes import SERVICES
 from aidtrail.service import Service
 from aidtrail.timekeeper import Timekeeper
 

@@ -10,8 +10,8 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 
 from aidtrail.gateway import openapi, problems, reading, schema_registry, submitting
 from aidtrail.gateway.limits import Limits
-from aidtrail.gateway.routes import SERVICES
 from aidtrail.gateway.state import Gateway, gateway
+from aidtrail.routes import SERVICES
 from aidtrail.topics import Topics
 
 

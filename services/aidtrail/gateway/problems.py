@@ -148,7 +148,10 @@ class _Hidden(Internal):
 def _malformed(_: ExceptionHandler, request: Request, error: RequestValidationError) -> Problem:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"] if isinstance(part, str))[:64]
-    return Malformed(where=where if where.isascii() and where.isprintable() else "request", expected=str(first["msg"])[:200])
+    return Malformed(
+        where=where if where.isascii() and where.isprintable() else "request",
+        expected=str(first["msg"]).removeprefix("Value error, ")[:200],
+    )
 
 
 def _plain(_: ExceptionHandler, request: Request, error: HTTPException) -> Problem:

@@ -8,8 +8,8 @@ import uvicorn
 
 from aidtrail.errors import UnavailableError
 from aidtrail.gateway.app import create
-from aidtrail.gateway.routes import SERVICES
 from aidtrail.gateway.state import Gateway
+from aidtrail.routes import SERVICES
 from aidtrail.topics import Topics
 
 STOP_SECONDS = 15

@@ -17,19 +17,21 @@ from fastapi.responses import JSONResponse, Response
 
 from aidtrail import codec
 from aidtrail.domain import events as e
-from aidtrail.domain.authority import Person, Subject, authorise
+from aidtrail.domain.authority import SUBMITTERS, Person, Subject, authorise
 from aidtrail.domain.rules.common import REPORTER
 from aidtrail.errors import AppendUnknownError, MalformedError, UnavailableError
 from aidtrail.gateway import problems, state
+from aidtrail.gateway.openapi import path_schema
 from aidtrail.gateway.reading import subject_of, visible_json
-from aidtrail.gateway.routes import ABOUT, ROUTES, Route, path_schema
+from aidtrail.routes import ABOUT, ROUTES, Route
 from aidtrail.views.reader import DonationRow, Outcome
 
 MAX_WAIT_SECONDS = 30
 CHANNEL = "http"
+KEY = "^[!-~]{1,255}$"
+"""Of an Idempotency-Key: visible ASCII characters."""
 Gateway = Annotated[state.Gateway, Depends(state.gateway)]
 Caller = Annotated[Person, Depends(state.person)]
-_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
 def router(service: str) -> APIRouter:
@@ -47,7 +49,7 @@ def _add(router: APIRouter, route: Route) -> None:
         gateway: Gateway,
         person: Caller,
         donation_id: Annotated[str, Path(pattern=e.DONATION_ID)],
-        idempotency_key: Annotated[str | None, Header(description="Makes the request safe to send again.", max_length=255)] = None,
+        idempotency_key: Annotated[str | None, Header(description="Makes the request safe to send again.", pattern=KEY)] = None,
         prefer: Annotated[str | None, Header(description="wait=N: answer with the outcome, if there is one in N seconds.")] = None,
     ) -> Response:
         stated = _stated(route, request, await request.body())
@@ -159,11 +161,13 @@ def _stated(route: Route, request: Request, body: bytes) -> dict[str, Any]:
 
 def _role(person: Person, kind: type[e.Event], stated: dict[str, Any], subject: Subject | None) -> str:
     """The one of the caller's roles that he acts in: the one he states, else the first that the rules take such an event from."""
-    wanted = stated.pop("role", None)
     fitting = person.roles_for(kind)
-    if wanted is not None:
-        if not isinstance(wanted, str) or wanted not in fitting:
-            raise problems.Malformed(where="body: role", expected=f"one of {', '.join(sorted(fitting)) or 'no role that this actor holds'}")
+    if "role" in stated:
+        wanted = stated.pop("role")
+        if not isinstance(wanted, str) or wanted not in SUBMITTERS[kind]:
+            raise problems.Malformed(where="body: role", expected=f"one of {', '.join(sorted(SUBMITTERS[kind]))}")
+        if wanted not in fitting:
+            raise problems.NotPermitted(f"{kind.type} is submitted in a role that this actor does not hold")
         return wanted
     observed = subject.observed if subject is not None else stated.get("oversight") == e.Oversight.OBSERVED
     preferred = [role for role in sorted(fitting) if (role == REPORTER) == observed]
@@ -199,9 +203,7 @@ def _event(
 
 
 def _event_id(person: Person, key: str | None, milliseconds: int) -> UUID:
-    """A new id; or the one that this actor's key stands for, which is the key itself where that is a UUID."""
+    """A new id; or the one that this actor's key stands for."""
     if key is None:
         return codec.event_id_at(milliseconds, secrets.token_bytes(16))
-    if not _KEY.fullmatch(key):
-        raise problems.Malformed(where="header: Idempotency-Key", expected="1 to 255 visible ASCII characters")
     return codec.event_id_at(0, f"{person.actor_id} {key}".encode())
