@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -15,11 +16,15 @@ from hypothesis import strategies as st
 
 from aidtrail.codec import decode, encode
 from aidtrail.domain import events as e
+from aidtrail.domain.donation import Donation, apply
 from aidtrail.domain.money import Money
+from aidtrail.domain.registry import EMPTY, register_all
+from aidtrail.domain.rules import check
 from aidtrail.errors import UsageError
-from aidtrail.importers import fts
+from aidtrail.importers import fts, fts_line, fts_totals
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "fts"
+NOW = datetime(2026, 11, 24, tzinfo=UTC)
 FILES = ("jordan-2020", "palestine-2020")
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the FTS files are not beside this checkout")
 
@@ -56,9 +61,9 @@ def without(flow: dict[str, Any], *keys: str) -> dict[str, Any]:
     return {key: value for key, value in flow.items() if key not in keys}
 
 
-def lines(*flows: dict[str, Any] | str | bytes, file: str = "made.ndjson") -> list[fts.Line]:
+def lines(*flows: dict[str, Any] | str | bytes, file: str = "made.ndjson") -> list[fts_line.Line]:
     texts = [one if isinstance(one, bytes) else one.encode() if isinstance(one, str) else json.dumps(one).encode() for one in flows]
-    return [fts.Line(file, number, text) for number, text in enumerate(texts, start=1)]
+    return [fts_line.Line(file, number, text) for number, text in enumerate(texts, start=1)]
 
 
 def translated(*flows: dict[str, Any] | str | bytes) -> fts.Import:
@@ -562,10 +567,10 @@ def test_reading_numbers_the_lines_without_their_ends_and_reports_every_byte(tmp
     sizes: list[int] = []
 
     assert list(fts.read([one, two], sizes.append)) == [
-        fts.Line(str(one), 1, b"a"),
-        fts.Line(str(one), 2, b""),
-        fts.Line(str(one), 3, b"b"),
-        fts.Line(str(two), 1, b"c"),
+        fts_line.Line(str(one), 1, b"a"),
+        fts_line.Line(str(one), 2, b""),
+        fts_line.Line(str(one), 3, b"b"),
+        fts_line.Line(str(two), 1, b"c"),
     ]
     assert sum(sizes) == 7
 
@@ -579,7 +584,7 @@ def test_a_file_that_is_not_there_is_named_before_anything_is_read(tmp_path: Pat
 
 
 def test_the_summary_keeps_money_and_goods_apart_and_names_the_source() -> None:
-    text = fts.summary(translated(flow(), flow("2", contributionType="in kind", newMoney=False), "?"))
+    text = fts_totals.summary(translated(flow(), flow("2", contributionType="in kind", newMoney=False), "?"))
 
     assert text.startswith("3 lines: 2 flows, 0 repeats, 1 refused")
     assert "financial, paid, original" in text
@@ -600,14 +605,14 @@ def test_the_summary_keeps_money_and_goods_apart_and_names_the_source() -> None:
                 version=st.integers(1, 2),
                 parent=st.none() | st.integers(1, 6),
                 amount=st.integers(-1, 2),
-                status=st.sampled_from((*fts.STATUSES, "promised")),
+                status=st.sampled_from((*fts_line.STATUSES, "promised")),
             ),
         ),
         max_size=12,
     )
 )
 def test_every_line_ends_as_a_flow_a_repeat_or_a_refusal_once(texts: list[bytes]) -> None:
-    given_lines = [fts.Line("f", number, text) for number, text in enumerate(texts, start=1)]
+    given_lines = [fts_line.Line("f", number, text) for number, text in enumerate(texts, start=1)]
     imported = fts.translate(given_lines)
 
     ended = [x.line for group in (imported.flows, imported.repeats, imported.refusals) for x in group]
@@ -633,7 +638,7 @@ def figures(name: str) -> Any:
     return json.loads((DATA / "totals.json").read_text(encoding="utf-8"))[name]
 
 
-def summed(pairs: Iterable[tuple[Any, fts.Sum]]) -> dict[Any, tuple[int, Decimal]]:
+def summed(pairs: Iterable[tuple[Any, fts_totals.Sum]]) -> dict[Any, tuple[int, Decimal]]:
     sums: dict[Any, tuple[int, Decimal]] = {}
     for key, found in pairs:
         flows, amount = sums.get(key, (0, Decimal(0)))
@@ -647,8 +652,8 @@ def test_the_sums_of_the_events_are_the_sums_of_the_file(names: tuple[str, ...])
     imported = real(*names)
     file = figures(names[0] if len(names) == 1 else "both")
 
-    print(f"\n{' + '.join(names)}\n{fts.summary(imported)}")
-    totals = fts.totals(imported)
+    print(f"\n{' + '.join(names)}\n{fts_totals.summary(imported)}")
+    totals = fts_totals.totals(imported)
     assert (imported.lines, len(imported.flows)) == (file["lines"], file["flows"])
     assert not imported.refusals, imported.refusals
     assert nothing_is_lost(imported)
@@ -667,7 +672,7 @@ def test_the_sums_of_the_events_are_the_sums_of_the_file(names: tuple[str, ...])
     assert not original
 
     by_status = summed((status, found) for (_, status), found in totals.usd.items())
-    for status in fts.STATUSES:
+    for status in fts_line.STATUSES:
         count = file["count"]["status"].get(status, 0)
         assert by_status.get(status, (0, Decimal(0))) == (count, Decimal(file["amount_usd"].get(f"status {status}", 0)))
     by_contribution = summed((contribution, found) for (contribution, _), found in totals.usd.items())
@@ -683,7 +688,7 @@ def test_the_sums_of_the_events_are_the_sums_of_the_file(names: tuple[str, ...])
     assert counted == Decimal(file["net_new_usd"]["overstated_without_it"])
 
     taken_in_usd = summed((key.status, found) for key, found in totals.amounts.items() if key.basis == "usd")
-    zero_original = {status: Decimal(0) for status in fts.STATUSES}
+    zero_original = {status: Decimal(0) for status in fts_line.STATUSES}
     for event in imported.events:
         if isinstance(event, e.PledgeAnnounced) and event.meta.donation_id.removeprefix("FTS-") in lost_by_original:
             status = next(one.status for one in imported.flows if one.donation_id == event.meta.donation_id)
@@ -795,3 +800,20 @@ def test_the_second_file_after_the_first_submits_only_what_is_new(both: fts.Impo
 
     assert Counter(one.change for one in second.flows) == {"new": 422, "unchanged": 2}
     assert {encode(x) for x in (*first.events, *second.events)} == {encode(x) for x in both.events}
+
+
+@needs_data
+def test_the_rules_admit_every_event_of_the_files_in_order(both: fts.Import) -> None:
+    reporter = (
+        e.PartyRegistered(event_id=UUID(int=1), occurred_on=fts.SINCE, party_id="OCHA-FTS", name="FTS", kind="agency", country=None),
+        e.ActorEnrolled(event_id=UUID(int=2), occurred_on=fts.SINCE, actor_id="fts-import", party_id="OCHA-FTS", roles=("reporter",)),
+    )
+    known = register_all(EMPTY, ((event, offset) for offset, event in enumerate((*reporter, *both.registry))))
+    donations: dict[str, Donation] = {}
+    for event in both.events:
+        before = donations.get(event.meta.donation_id)
+        assert check(before, event, known, NOW) is None, event
+        donations[event.meta.donation_id] = apply(before, event)
+
+    assert len(donations) == 900
+    print(f"{len(both.events)} events of {len(donations)} flows, 0 refused")

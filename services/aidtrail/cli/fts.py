@@ -15,7 +15,7 @@ from aidtrail.cli.donations import Json
 from aidtrail.cli.ndjson import Line
 from aidtrail.cli.submit import Sent, outcomes, said_of
 from aidtrail.errors import UnavailableError
-from aidtrail.importers import fts
+from aidtrail.importers import fts, fts_totals
 from aidtrail.producer import MAX_IN_FLIGHT, Producer
 from aidtrail.views.reader import Reader
 
@@ -51,7 +51,7 @@ def import_fts(
     if json_:
         show.lines([_as_json(found, loaded, admitted, refused, pending)])
     else:
-        print(fts.summary(found))
+        print(fts_totals.summary(found))
         print(f"\nledger: {admitted:,} admitted, {len(refused):,} refused, {pending:,} not seen in the views yet")
         for refusal in found.refusals:
             print(f"{refusal.file}:{refusal.line}: REFUSED {refusal.reason}: expected {refusal.expected}, found {refusal.found}")
@@ -101,7 +101,7 @@ def _as_json(
     found: fts.Import, loaded: registry.Loaded, admitted: int, refused: list[tuple[str, str, str]], pending: int
 ) -> dict[str, Any]:
     changes = [flow.change for flow in found.flows]
-    sums = fts.totals(found)
+    sums = fts_totals.totals(found)
     return {
         "lines": found.lines,
         "flows": {change: changes.count(change) for change in ("new", "amended", "completed", "unchanged")},

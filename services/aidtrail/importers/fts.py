@@ -28,66 +28,31 @@ holds of a flow is told by `imported`; then only what is missing or newer is sub
 a newer version states differently is returned (kind 'other') and settled anew, as FTS does not say what happened between the two.
 """
 
-import hashlib
-import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
-from unicodedata import normalize
+from typing import Literal, NamedTuple
 from uuid import UUID
 
 from aidtrail.codec import event_id_at
 from aidtrail.domain import events as e
-from aidtrail.domain.money import EXPONENTS, Money, total
+from aidtrail.domain.money import Money, total
 from aidtrail.errors import UsageError
+from aidtrail.importers.fts_line import EPOCH, Flow, Line, Note, PartyRow, Refused, donation_id_of, flow_of, shown, text_of
 
-ATTRIBUTION = "UN OCHA FTS, CC BY-IGO"
 CHANNEL = "fts"
 REPORTER = e.Actor(actor_id="fts-import", party_id="OCHA-FTS", role="reporter")
-UNSTATED = ("FTS-UNSTATED", "not stated in FTS", "unknown")
-SEVERAL = ("FTS-SEVERAL", "several organisations, the split is not stated in FTS", "unknown")
 SINCE = datetime(1992, 1, 1, tzinfo=UTC)
 """FTS has kept records since 1992. Its organisations have no date of their own, so each is registered as of then: the same organisation
 is the same event in every import."""
 
-STATUSES = ("pledge", "commitment", "paid")
-CONTRIBUTIONS = {"financial": e.Contribution.FINANCIAL, "in kind": e.Contribution.IN_KIND}
-EARMARKS = {"unearmarked": 1, "softly earmarked": 2, "earmarked": 3, "tightly earmarked": 4}
-"""The degrees of the Grand Bargain, annex I. 'earmarked' is its third."""
-
-KINDS = {
-    "Government": "government",
-    "UN agency": "agency",
-    "NGO": "ngo",
-    "Pooled fund": "fund",
-    "Private organization/foundation": "foundation",
-    "Red Cross/Red Crescent": "society",
-    "Inter-governmental": "intergovernmental",
-    "Financial institution": "financial-institution",  # not 'bank': it settles nothing here
-}
-"""organizationTypes -> kind of party. Any other, none or several: 'organisation'."""
-
 MAX_DEPTH = 32
 """Legs above a flow. FTS has chains of a few; a longer one is a mistake in the file."""
 
-_NUMBER = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)
 _REFERENCE = re.compile(r"flow [0-9]+ version ([0-9]+)\b", re.ASCII)
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-PartyRow = tuple[str, str, str]  # party id, name, kind
-
-
-class Line(NamedTuple):
-    """One line of an input file, without its line end; `number` counts from 1."""
-
-    file: str
-    number: int
-    text: bytes
 
 
 class Refusal(NamedTuple):
@@ -118,16 +83,6 @@ class Orphan(NamedTuple):
     parent_id: str
 
 
-class Note(NamedTuple):
-    """Something that was carried otherwise than it is stated, and how."""
-
-    file: str
-    line: int
-    flow_id: str
-    field: str
-    text: str
-
-
 class Translated(NamedTuple):
     """A flow that counts. `basis` says which of the two stated amounts became `amounts`. `change` is what its events are to the log."""
 
@@ -144,7 +99,7 @@ class Translated(NamedTuple):
 
     @property
     def donation_id(self) -> str:
-        return _donation_id(self.flow_id)
+        return donation_id_of(self.flow_id)
 
 
 @dataclass(frozen=True)
@@ -229,245 +184,6 @@ def _version(event: e.Event) -> int:
     return int(stated[1]) if stated else 0
 
 
-# --- one line -----------------------------------------------------------------------------------------------------------------------
-
-
-class _Refused(Exception):
-    def __init__(self, reason: str, expected: str, found: object, flow_id: str | None = None) -> None:
-        super().__init__(reason)
-        self.reason, self.expected, self.found, self.flow_id = reason, expected, found, flow_id
-
-
-@dataclass(frozen=True)
-class _Flow:
-    file: str
-    line: int
-    sha256: bytes  # of the line
-    content: bytes  # SHA-256 of what the line states, however it is written
-    flow_id: str
-    version: int
-    status: str
-    flow_type: str
-    contribution: e.Contribution
-    new_money: bool
-    parent_id: str | None
-    source: str
-    destination: str
-    parties: tuple[PartyRow, ...]
-    amount: Money
-    equivalents: e.Moneys
-    basis: Literal["original", "usd"]
-    usd: Money
-    decided: datetime
-    dated: datetime
-    updated: datetime
-    agreement_reference: str | None
-    earmark: int | None
-    reference: str
-    notes: tuple[Note, ...] = field(repr=False)
-
-    @property
-    def own_leg(self) -> e.Leg:
-        return e.Leg(leg_id=_donation_id(self.flow_id), from_party=self.source, to_party=self.destination)
-
-
-def _donation_id(flow_id: str) -> str:
-    return f"FTS-{flow_id}"
-
-
-def _flow(line: Line) -> _Flow:
-    stated = _json(line.text)
-    flow_id = _number(stated, "id", "flow_id")
-    try:
-        return _translated(line, stated, flow_id)
-    except _Refused as refused:
-        raise _Refused(refused.reason, refused.expected, refused.found, flow_id) from None
-
-
-def _translated(line: Line, stated: dict[str, Any], flow_id: str) -> _Flow:
-    notes: list[Note] = []
-
-    def note(name: str, text: str) -> None:
-        notes.append(Note(line.file, line.number, flow_id, name, text))
-
-    version = int(_number(stated, "versionId", "version"))
-    status = _one_of(stated, "status", STATUSES)
-    contribution = CONTRIBUTIONS[_one_of(stated, "contributionType", CONTRIBUTIONS)]
-    sources, destinations = _organisations(stated, "sourceObjects"), _organisations(stated, "destinationObjects")
-    source, destination = _party(sources), _party(destinations)
-    amount, equivalents, basis, usd = _amounts(stated)
-    dated = _time(stated, "date")
-    reports = stated.get("reportDetails") or []
-    if not isinstance(reports, list) or not all(isinstance(report, dict) for report in reports):
-        raise _Refused("reports", "reportDetails as a list of objects", reports)
-    reporters = dict.fromkeys(_text(report["organization"], "reportDetails") for report in reports if report.get("organization"))
-    reference = f"flow {flow_id} version {version}, reported by {'; '.join(reporters) or 'nobody stated'}"
-    for side, organisations in (("source", sources), ("destination", destinations)):
-        if len(organisations) > 1:
-            reference += f"; {side} organisations: {', '.join(row[0] for row in organisations)}"
-    return _Flow(
-        file=line.file,
-        line=line.number,
-        sha256=hashlib.sha256(line.text).digest(),
-        content=hashlib.sha256(json.dumps(stated, sort_keys=True, default=str).encode()).digest(),
-        flow_id=flow_id,
-        version=version,
-        status=status,
-        flow_type=str(stated.get("flowType")),
-        contribution=contribution,
-        new_money=stated.get("newMoney") is True,
-        parent_id=None if stated.get("parentFlowId") is None else _number(stated, "parentFlowId", "parent_flow_id"),
-        source=source[0],
-        destination=destination[0],
-        parties=tuple(dict.fromkeys((source, destination, *sources, *destinations))),
-        amount=amount,
-        equivalents=equivalents,
-        basis=basis,
-        usd=usd,
-        decided=dated if stated.get("decisionDate") is None else _time(stated, "decisionDate"),
-        dated=dated,
-        updated=dated if stated.get("updatedAt") is None else _time(stated, "updatedAt"),
-        agreement_reference=_agreement(stated, note) if status == "commitment" else None,
-        earmark=_earmark(stated, note),
-        reference=_text(reference, "reference"),
-        notes=tuple(notes),
-    )
-
-
-def _json(text: bytes) -> dict[str, Any]:
-    try:
-        stated = json.loads(text.decode(), parse_float=Decimal, parse_constant=_no_number, object_pairs_hook=_once)
-    except (ValueError, ArithmeticError, RecursionError) as error:  # UTF-8, JSON, a number out of all bounds, nesting
-        raise _Refused("json", "a JSON object", str(error)) from None
-    if not isinstance(stated, dict):
-        raise _Refused("json", "a JSON object", type(stated).__name__)
-    return stated
-
-
-def _no_number(text: str) -> Any:
-    raise ValueError(f"{text} is not JSON")
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len({key for key, _ in pairs}) != len(pairs):
-        raise ValueError("a key twice in one object")
-    return dict(pairs)
-
-
-def _number(stated: Mapping[str, Any], key: str, reason: str) -> str:
-    """FTS writes ids as strings and ids of parents as numbers; both are read in both places."""
-    value = stated.get(key)
-    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-    if not isinstance(text, str) or not _NUMBER.fullmatch(text):
-        raise _Refused(reason, f"{key} as a whole number from 1 of at most 18 digits", value)
-    return text
-
-
-def _one_of(stated: Mapping[str, Any], key: str, known: Iterable[str]) -> str:
-    value = stated.get(key)
-    if isinstance(value, str) and value in known:
-        return value
-    raise _Refused("status" if key == "status" else "contribution", f"{key} one of {', '.join(known)}", value)
-
-
-def _text(value: object, where: str) -> str:
-    """In Unicode normal form C, which changes no character that is seen. Nothing else is replaced."""
-    text = normalize("NFC", value) if isinstance(value, str) else ""
-    if not text.strip() or not text.isprintable() or len(text) > 2000:
-        raise _Refused("text", f"{where} of 1 to 2000 characters, none of them a control character", value)
-    return text
-
-
-def _time(stated: Mapping[str, Any], key: str) -> datetime:
-    value = stated.get(key)
-    try:
-        when = datetime.fromisoformat(value) if isinstance(value, str) else None
-        if when and when.tzinfo and when >= _EPOCH:
-            return when.astimezone(UTC)
-    except (ValueError, OverflowError):
-        pass
-    raise _Refused("date", f"{key} as a time with its zone, from 1970 on, such as 2020-12-21T00:00:00Z", value)
-
-
-def _organisations(stated: Mapping[str, Any], key: str) -> tuple[PartyRow, ...]:
-    """Each organisation of one side once, in the order stated."""
-    objects = stated.get(key)
-    if not isinstance(objects, list) or not all(isinstance(one, dict) for one in objects):
-        raise _Refused("organisations", f"{key} as a list of objects", objects)
-    rows: dict[str, PartyRow] = {}
-    for one in objects:
-        if one.get("type") == "Organization":
-            party_id = f"FTS-{_number(one, 'id', 'organisation_id')}"
-            types = one.get("organizationTypes")
-            kind = KINDS.get(str(types[0]), "organisation") if isinstance(types, list) and len(types) == 1 else "organisation"
-            rows.setdefault(party_id, (party_id, _text(one.get("name"), "the name of an organisation"), kind))
-    return tuple(rows.values())
-
-
-def _party(organisations: tuple[PartyRow, ...]) -> PartyRow:
-    if len(organisations) == 1:
-        return organisations[0]
-    return SEVERAL if organisations else UNSTATED
-
-
-def _amounts(stated: Mapping[str, Any]) -> tuple[Money, e.Moneys, Literal["original", "usd"], Money]:
-    usd = _money(stated, "amountUSD", "USD")
-    original, currency = stated.get("originalAmount"), stated.get("originalCurrency")
-    if currency is not None and (not isinstance(currency, str) or currency not in EXPONENTS):
-        raise _Refused("currency", "originalCurrency as a code of ISO 4217", currency)
-    if original is not None and currency is None:
-        raise _Refused("currency", "originalCurrency where originalAmount is stated", currency)
-    if original is None or currency is None:
-        return usd, (), "usd", usd
-    money = _money(stated, "originalAmount", currency)
-    if not money.amount and usd.amount:
-        return usd, (), "usd", usd
-    return money, () if money == usd else (usd,), "original", usd
-
-
-def _money(stated: Mapping[str, Any], key: str, currency: str) -> Money:
-    """As stated: no digit is rounded away, no sign dropped."""
-    value = stated.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | Decimal):
-        raise _Refused("amount", f"{key} as a number", value)
-    if not 0 <= value < 10**15:
-        raise _Refused("amount", f"{key} from 0 to less than 10^15", value)
-    digits = EXPONENTS[currency]
-    amount = Decimal(value)
-    if amount != amount.quantize(Decimal(1).scaleb(-digits)):
-        raise _Refused("amount_digits", f"{key} with at most {digits} digits after the point, as {currency} has", value)
-    return Money(amount=amount, currency=currency)
-
-
-def _agreement(stated: Mapping[str, Any], note: Callable[[str, str], None]) -> str | None:
-    """Many refCodes hold tabs, which no text of an event may: those characters are written as JSON writes them, and that is noted."""
-    value = stated.get("refCode")
-    if value is None or (isinstance(value, str) and not value.strip()):
-        return None
-    if not isinstance(value, str):
-        raise _Refused("text", "refCode as text", value)
-    plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)
-    if plain != value:
-        note("refCode", f"unprintable characters are written as escapes: {plain}")
-    return _text(plain, "refCode")
-
-
-def _earmark(stated: Mapping[str, Any], note: Callable[[str, str], None]) -> int | None:
-    value = stated.get("grandBargainEarmarkingType")
-    if value is None or value == []:
-        return None
-    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str) and value[0] in EARMARKS:
-        return EARMARKS[value[0]]
-    note("grandBargainEarmarkingType", f"not one degree of the Grand Bargain, so none is carried: {_shown(value)}")
-    return None
-
-
-def _shown(value: object) -> str:
-    text = value if isinstance(value, str) and value.isprintable() else ascii(value)
-    text = "nothing" if value is None else text or "''"
-    return text if len(text) <= 64 else f"{text[:61]}..."
-
-
 # --- the corpus ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -476,7 +192,7 @@ class _Translation:
 
     def __init__(self, imported: Callable[[str], Imported | None]) -> None:
         self._imported = imported
-        self._flows: dict[str, _Flow] = {}
+        self._flows: dict[str, Flow] = {}
         self._routes: dict[str, tuple[e.Leg, ...] | None] = {}  # of each planned flow; None where it is refused
         self._events: dict[str, list[e.Event]] = {}
         self._translated: dict[str, Translated] = {}
@@ -504,14 +220,14 @@ class _Translation:
         )
 
     def _read(self, lines: Iterable[Line]) -> int:
-        versions: defaultdict[str, list[_Flow]] = defaultdict(list)
+        versions: defaultdict[str, list[Flow]] = defaultdict(list)
         read = 0
         for read, line in enumerate(lines, start=1):
             self._order.setdefault((line.file, line.number), read)
             try:
-                flow = _flow(line)
+                flow = flow_of(line)
                 versions[flow.flow_id].append(flow)
-            except _Refused as refused:
+            except Refused as refused:
                 self._refuse(line.file, line.number, refused)
         for flow_id, flows in versions.items():
             newest = max(flow.version for flow in flows)
@@ -525,11 +241,11 @@ class _Translation:
                 elif not agreed:
                     found = ", ".join(f"{other.file} line {other.line}" for other in candidates if other is not flow)
                     expected = f"one content of version {newest} of a flow"
-                    self._refuse(flow.file, flow.line, _Refused("contradiction", expected, f"another in {found}", flow_id))
+                    self._refuse(flow.file, flow.line, Refused("contradiction", expected, f"another in {found}", flow_id))
         return read
 
-    def _refuse(self, file: str, line: int, refused: _Refused) -> None:
-        self._refusals.append(Refusal(file, line, refused.flow_id, refused.reason, refused.expected, _shown(refused.found)))
+    def _refuse(self, file: str, line: int, refused: Refused) -> None:
+        self._refusals.append(Refusal(file, line, refused.flow_id, refused.reason, refused.expected, shown(refused.found)))
 
     def _unplanned_chain(self, flow_id: str) -> list[str]:
         """The flow and those above it that are not planned yet, topmost first. The flows of a cycle are refused here."""
@@ -542,29 +258,29 @@ class _Translation:
                 for one in cycle:
                     flow = self._flows[one]
                     found = f"flow {flow.parent_id} above it, and itself above that: {len(cycle)} flows in a ring"
-                    self._refuse(flow.file, flow.line, _Refused("cycle", "parents that end at a flow without one", found, one))
+                    self._refuse(flow.file, flow.line, Refused("cycle", "parents that end at a flow without one", found, one))
                     self._routes[one] = None
                 return below[: below.index(at)][::-1]
             chain[at] = None
             at = self._flows[at].parent_id
         return list(chain)[::-1]
 
-    def _plan(self, flow: _Flow) -> None:
+    def _plan(self, flow: Flow) -> None:
         try:
-            self._submit(flow, self._imported(_donation_id(flow.flow_id)))
-        except _Refused as refused:
+            self._submit(flow, self._imported(donation_id_of(flow.flow_id)))
+        except Refused as refused:
             self._routes[flow.flow_id] = None
             self._orphans.pop(flow.flow_id, None)
-            self._refuse(flow.file, flow.line, _Refused(refused.reason, refused.expected, refused.found, flow.flow_id))
+            self._refuse(flow.file, flow.line, Refused(refused.reason, refused.expected, refused.found, flow.flow_id))
 
-    def _route_of(self, flow: _Flow, state: Imported | None) -> tuple[e.Leg, ...]:
+    def _route_of(self, flow: Flow, state: Imported | None) -> tuple[e.Leg, ...]:
         own = flow.own_leg
         if flow.parent_id is None:
             return (own,)
         above = self._routes.get(flow.parent_id)
-        if above is None and (parent := self._imported(_donation_id(flow.parent_id))):
+        if above is None and (parent := self._imported(donation_id_of(flow.parent_id))):
             above = parent.route
-        if above is None and state and _donation_id(flow.parent_id) in [leg.leg_id for leg in state.route[-2:-1]]:
+        if above is None and state and donation_id_of(flow.parent_id) in [leg.leg_id for leg in state.route[-2:-1]]:
             above = state.route[:-1]
         # Once announced without its parent, a flow keeps its own leg as the root if the parent would bring another donor: a pledge's
         # donor never changes.
@@ -572,12 +288,12 @@ class _Translation:
             self._orphans[flow.flow_id] = Orphan(flow.flow_id, flow.parent_id)
             return (own,)
         if len(above) >= MAX_DEPTH:
-            raise _Refused("depth", f"at most {MAX_DEPTH} flows above a flow", len(above))
+            raise Refused("depth", f"at most {MAX_DEPTH} flows above a flow", len(above))
         if any(leg.leg_id == own.leg_id for leg in above):
-            raise _Refused("cycle", "parents that end at a flow without one", f"flow {flow.parent_id} is below it in the log")
+            raise Refused("cycle", "parents that end at a flow without one", f"flow {flow.parent_id} is below it in the log")
         return (*above, own.model_copy(update={"parent_leg_id": above[-1].leg_id}))
 
-    def _submit(self, flow: _Flow, state: Imported | None) -> None:
+    def _submit(self, flow: Flow, state: Imported | None) -> None:
         route = self._route_of(flow, state)
         donor = route[0].from_party
         if state is not None:
@@ -611,18 +327,18 @@ class _Translation:
         )
 
 
-def _continues(flow: _Flow, donor: str, state: Imported) -> None:
+def _continues(flow: Flow, donor: str, state: Imported) -> None:
     """Whether the flow can follow what the log holds of it."""
     if flow.version < state.version:
-        raise _Refused("older_version", f"version {state.version}, which is imported, or a newer one", flow.version)
+        raise Refused("older_version", f"version {state.version}, which is imported, or a newer one", flow.version)
     if (donor, flow.contribution) != (state.donor, state.contribution):
-        raise _Refused("fixed_terms", f"donor {state.donor} and {state.contribution}, as announced", f"{donor} and {flow.contribution}")
+        raise Refused("fixed_terms", f"donor {state.donor} and {state.contribution}, as announced", f"{donor} and {flow.contribution}")
     if flow.version == state.version and (flow.destination, (flow.amount,)) != (state.beneficiary, state.amounts):
         expected = f"{state.beneficiary} and {', '.join(map(str, state.amounts))}, as imported of this version"
-        raise _Refused("contradiction", expected, f"{flow.destination} and {flow.amount}")
+        raise Refused("contradiction", expected, f"{flow.destination} and {flow.amount}")
 
 
-def _paid_already(flow: _Flow, state: Imported) -> bool:
+def _paid_already(flow: Flow, state: Imported) -> bool:
     standing = {currency: amount for currency, amount in total(state.standing.values()).items() if amount}
     stated = {flow.amount.currency: flow.amount.amount} if flow.amount.amount else {}
     return bool(state.standing) and standing == stated
@@ -631,10 +347,10 @@ def _paid_already(flow: _Flow, state: Imported) -> bool:
 class _Submission:
     """The events of one flow, in order."""
 
-    def __init__(self, flow: _Flow, orphan: bool) -> None:
+    def __init__(self, flow: Flow, orphan: bool) -> None:
         self._flow = flow
         self._reference = flow.reference + (f"; parent flow {flow.parent_id} not in this import" if orphan else "")
-        self._id = _donation_id(flow.flow_id)
+        self._id = donation_id_of(flow.flow_id)
         self.events: list[e.Event] = []
 
     def _meta(self, event_type: type[e.Event], occurred_on: datetime, distinct: str = "") -> e.Meta:
@@ -644,7 +360,7 @@ class _Submission:
             donation_id=self._id,
             occurred_on=occurred_on,
             actor=REPORTER,
-            source=e.Source(channel=CHANNEL, reference=_text(self._reference, "reference")),
+            source=e.Source(channel=CHANNEL, reference=text_of(self._reference, "reference")),
             evidence=(e.Evidence(kind="fts-flow", sha256=flow.sha256),),
         )
 
@@ -709,10 +425,10 @@ class _Submission:
 
 
 def _event_id(when: datetime, seed: str) -> UUID:
-    return event_id_at((when - _EPOCH) // timedelta(milliseconds=1), seed.encode())
+    return event_id_at((when - EPOCH) // timedelta(milliseconds=1), seed.encode())
 
 
-def _registry(flows: Sequence[_Flow], notes: list[Note]) -> tuple[e.RegistryEvent, ...]:
+def _registry(flows: Sequence[Flow], notes: list[Note]) -> tuple[e.RegistryEvent, ...]:
     """The reporter, then each organisation once, in the order of the flows. A name that differs from the first is noted."""
     rows: dict[str, PartyRow] = {REPORTER.party_id: (REPORTER.party_id, "UN OCHA Financial Tracking Service", "agency")}
     for flow in flows:
@@ -734,97 +450,3 @@ def _registry(flows: Sequence[_Flow], notes: list[Note]) -> tuple[e.RegistryEven
         roles=(REPORTER.role,),
     )
     return (registered[0], enrolled, *registered[1:])
-
-
-# --- totals -------------------------------------------------------------------------------------------------------------------------
-
-
-class Sum(NamedTuple):
-    flows: int = 0
-    amount: Decimal = Decimal(0)
-
-    def plus(self, amount: Decimal) -> "Sum":
-        return Sum(self.flows + 1, self.amount + amount)
-
-
-class Stated(NamedTuple):
-    """What one sum of `Totals.amounts` is about."""
-
-    contribution: e.Contribution
-    status: str
-    basis: str
-    currency: str
-
-
-@dataclass(frozen=True)
-class Totals:
-    """Sums over the donations that the import announces; amendments are counted by `Import.flows`, not summed. In kind stands apart from
-    money everywhere. `usd`, `net_new_usd` and `counted_already_usd` are by contribution and status, in USD as FTS converted it.
-    Net new is where FTS says newMoney: the rest is money that another flow states too."""
-
-    amounts: Mapping[Stated, Sum]
-    usd: Mapping[tuple[e.Contribution, str], Sum]
-    net_new_usd: Mapping[tuple[e.Contribution, str], Sum]
-    counted_already_usd: Mapping[tuple[e.Contribution, str], Sum]
-
-
-def totals(imported: Import) -> Totals:
-    """From the events: a donation with a payment is paid, with a confirmation a commitment, else a pledge. Only newMoney and which of the
-    two amounts was taken come from `Import.flows`, because no event states them."""
-    of: dict[str, list[e.Event]] = {}
-    for event in imported.events:
-        of.setdefault(event.meta.donation_id, []).append(event)
-    amounts: defaultdict[Stated, Sum] = defaultdict(Sum)
-    usd: defaultdict[tuple[e.Contribution, str], Sum] = defaultdict(Sum)
-    new: defaultdict[tuple[e.Contribution, str], Sum] = defaultdict(Sum)
-    counted: defaultdict[tuple[e.Contribution, str], Sum] = defaultdict(Sum)
-    for flow in imported.flows:
-        announced = next((event for event in of.get(flow.donation_id, ()) if isinstance(event, e.PledgeAnnounced)), None)
-        if announced is None:
-            continue
-        status, moneys = "pledge", announced.amounts
-        for event in of[flow.donation_id]:
-            if isinstance(event, e.PledgeConfirmed):
-                status = "commitment"
-            if isinstance(event, e.DisbursementSettled):
-                status, moneys = "paid", (event.amount,)
-        for money in moneys:
-            stated = Stated(announced.contribution, status, flow.basis, money.currency)
-            amounts[stated] = amounts[stated].plus(money.amount)
-        key = announced.contribution, status
-        for money in announced.equivalents or moneys:
-            usd[key] = usd[key].plus(money.amount)
-            apart = new if flow.new_money else counted
-            apart[key] = apart[key].plus(money.amount)
-    return Totals(dict(amounts), dict(usd), dict(new), dict(counted))
-
-
-def summary(imported: Import) -> str:
-    """For a person: what became of the lines, then the sums. Currencies, statuses, and money and goods, are never added together."""
-    changes = [flow.change for flow in imported.flows]
-    sums = totals(imported)
-    rows = [
-        f"{imported.lines:,} lines: {len(changes):,} flows, {len(imported.repeats):,} repeats, {len(imported.refusals):,} refused",
-        f"flows: {', '.join(f'{changes.count(change):,} {change}' for change in ('new', 'amended', 'completed', 'unchanged'))}",
-        f"{len(imported.events):,} events of donations, {len(imported.registry):,} of the registry; {len(imported.orphans):,} orphans "
-        f"(parent in no file and not in the log), {len(imported.notes):,} notes",
-        "",
-        f"{'stated':<34}{'flows':>8}{'amount':>24}",
-    ]
-    for stated, found in sorted(sums.amounts.items()):
-        name = f"{stated.contribution.replace('_', ' ')}, {stated.status}, {'original' if stated.basis == 'original' else 'amountUSD'}"
-        rows.append(f"{name:<34}{found.flows:>8,}{_amount(found.amount, stated.currency):>24}")
-    for title, by in (
-        ("all in USD, as FTS converted it", sums.usd),
-        ("of it net new (newMoney)", sums.net_new_usd),
-        ("of it counted already in another flow", sums.counted_already_usd),
-    ):
-        rows += ["", title]
-        for (contribution, status), found in sorted(by.items()):
-            name = f"{contribution.replace('_', ' ')}, {status}"
-            rows.append(f"{name:<34}{found.flows:>8,}{_amount(found.amount, 'USD'):>24}")
-    return "\n".join([*rows, "", f"Source: {ATTRIBUTION}"])
-
-
-def _amount(amount: Decimal, currency: str) -> str:
-    return f"{amount:,.{EXPONENTS.get(currency, 2)}f} {currency}"
