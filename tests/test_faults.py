@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -33,6 +33,7 @@ from aidtrail.views.reader import Reader
 from aidtrail.views.writer import Writer
 from tests.bench import lives
 from tests.brokers import Broker
+from tests.waiting import eventually
 
 # kafka-python leaves the sockets of refused connections to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
@@ -147,13 +148,6 @@ def total(offsets: Mapping[int, int]) -> int:
     return sum(offsets.values())
 
 
-def eventually(holds: Callable[[], bool], seconds: float, said: Callable[[], str] = lambda: "") -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, f"did not come to hold in {seconds} s\n{said()}"
-        time.sleep(0.05)
-
-
 @pytest.fixture
 def pipeline(kafka_broker: str, database_url: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Pipeline]:
     made = Pipeline(kafka_broker, database_url, tmp_path, f"faults-{abs(hash(request.node.name)) % 10**8}-{time.time_ns() % 10**6}")
@@ -169,7 +163,7 @@ def test_late_entries_of_a_zombie_ledger_are_void_and_change_nothing(pipeline: P
     """One ledger has decided and stands still before its append; another takes over, answers everything; then the first appends."""
     submitted = pipeline.submit(40)
     zombie = pipeline.ledger("zombie")
-    eventually(lambda: bool(zombie._membership.owned()), 20)
+    assert eventually(lambda: bool(zombie._membership.owned()), 20)
     held: list[list[Draft]] = []
     appender = pipeline.log.appender()
 
@@ -207,16 +201,16 @@ def test_late_entries_of_a_zombie_ledger_are_void_and_change_nothing(pipeline: P
 def test_a_ledger_that_is_stopped_and_wakes_after_another_took_over_has_no_second_effect(pipeline: Pipeline) -> None:
     with pipeline.process("ledger") as first:
         pipeline.submit(20)
-        eventually(lambda: len(pipeline.answered()) >= 20, 30, lambda: pipeline.said("ledger"))
+        assert eventually(lambda: len(pipeline.answered()) >= 20, 30), pipeline.said("ledger")
         first.send_signal(signal.SIGSTOP)
         pipeline.submit(40, first=100)
         with pipeline.process("ledger", AIDTRAIL_HOME=str(pipeline.folder / "second")):
             ends = total(pipeline.log.end_offsets(pipeline.topics.submitted))
-            eventually(lambda: len(pipeline.answered()) == ends, 60, lambda: pipeline.said("ledger"))
+            assert eventually(lambda: len(pipeline.answered()) == ends, 60), pipeline.said("ledger")
             first.send_signal(signal.SIGCONT)
             pipeline.submit(40, first=200)
             ends = total(pipeline.log.end_offsets(pipeline.topics.submitted))
-            eventually(lambda: len(pipeline.answered()) == ends, 60, lambda: pipeline.said("ledger"))
+            assert eventually(lambda: len(pipeline.answered()) == ends, 60), pipeline.said("ledger")
     pipeline.project()
 
     found = outcomes(pipeline)
@@ -297,8 +291,8 @@ def test_a_zombie_projector_writes_nothing_and_no_row_goes_back_in_version(pipel
     pipeline.submit(60)
     pipeline.rule()
     zombie = pipeline.projector(max_batch=100)
-    eventually(lambda: zombie.turn() > 0, 20)
-    eventually(lambda: zombie.turn() > 0, 20)
+    assert eventually(lambda: zombie.turn() > 0, 20)
+    assert eventually(lambda: zombie.turn() > 0, 20)
     assert zombie._projection is not None
     zombie._projection.settle()
     with schema.connect(pipeline.database) as connection:
@@ -337,9 +331,9 @@ def test_ten_thousand_records_that_are_delivered_again_have_no_second_effect(pip
     before = pipeline.query("SELECT * FROM live.entries ORDER BY 1, 2"), pipeline.query("SELECT * FROM live.donations ORDER BY 1")
     for group, topic in (("ledger", pipeline.topics.submitted), ("projector", pipeline.topics.recorded)):
         member = pipeline.log.join(f"{pipeline.prefix}-{group}", topic)
-        eventually(lambda member=member: bool(member.owned()), 20)  # type: ignore[misc]
+        assert eventually(lambda member=member: bool(member.owned()), 20)  # type: ignore[misc]
         member.commit(dict.fromkeys(range(PARTITIONS), 0))
-        eventually(lambda group=group, topic=topic: total(pipeline.log.committed(f"{pipeline.prefix}-{group}", topic)) == 0, 20)  # type: ignore[misc]
+        assert eventually(lambda group=group, topic=topic: total(pipeline.log.committed(f"{pipeline.prefix}-{group}", topic)) == 0, 20)  # type: ignore[misc]
         member.close()
 
     pipeline.rule()
@@ -415,9 +409,9 @@ def test_nothing_is_lost_or_repeated_while_ledger_projector_and_broker_are_kille
                 time.sleep(chance.uniform(0.5, 3))
         appender.close()
         ends = pipeline.log.end_offsets(pipeline.topics.submitted)
-        eventually(lambda: len(pipeline.answered()) == total(ends), 120, lambda: pipeline.said("ledger"))
+        assert eventually(lambda: len(pipeline.answered()) == total(ends), 120), pipeline.said("ledger")
         recorded = pipeline.log.end_offsets(pipeline.topics.recorded)
-        eventually(lambda: pipeline.next_offsets() == recorded, 120, lambda: pipeline.said("project"))
+        assert eventually(lambda: pipeline.next_offsets() == recorded, 120), pipeline.said("project")
         for process in running.values():
             process.terminate()
             assert process.wait(20) == 0
