@@ -17,5 +17,6 @@
     importers       what others report (UN OCHA FTS) as observed donations
 
 `service` is the loop of the long-running services, `topics` the names of the three topics, `config` every setting, `errors` every error,
-`metrics` every metric. `subjects`, `schema_check` and `asyncapi` say the contract to other tools. `cli` starts all of it, on the `embedded` PostgreSQL if nothing else is set; `demo` is a story to play.
+`metrics` every metric. `subjects`, `schema_check` and `asyncapi` say the contract to other tools. `cli` starts all of it, on the `embedded`
+PostgreSQL if nothing else is set; `demo` is a story to play.
 """
