@@ -16,7 +16,7 @@
     audit           `replay` rules again and `rebuild` projects again, and both compare; `merkle` and `note` are what a seal is made of
     importers       what others report (UN OCHA FTS) as observed donations
 
-`service` is the loop of the long-running services, `topics` the names of the three topics, `config` every setting, `errors` every error,
-`metrics` every metric. `subjects`, `schema_check` and `asyncapi` say the contract to other tools. `cli` starts all of it, on the `embedded`
-PostgreSQL if nothing else is set; `demo` is a story to play.
+`service` is the loop of the long-running services, `probes` and `health` say how they are, `topics` the names of the three topics, `config`
+every setting, `errors` every error, `metrics` every metric. `subjects`, `schema_check` and `asyncapi` say the contract to other tools.
+`cli` starts all of it, on the `embedded` PostgreSQL if nothing else is set; `demo` is a story to play.
 """

@@ -24,7 +24,10 @@ class Settings(BaseSettings):
         "donations", pattern=r"^[a-z0-9][a-z0-9._-]{0,100}$", description="Topics are named <prefix>.submitted and so on"
     )
     listen: str = Field("127.0.0.1:8080", pattern=r"^[^:\s]+:[0-9]{1,5}$", description="Where the gateway serves HTTP: host:port")
-    metrics_port: int | None = Field(None, ge=1, le=65535, description="Serve Prometheus metrics on 127.0.0.1 at this port; off if unset")
+    metrics_port: int | None = Field(
+        None, ge=1, le=65535, description="Serve Prometheus metrics, /livez and /readyz at this port; off if unset"
+    )
+    metrics_host: str = Field("127.0.0.1", min_length=1, description="And at this address; in a container 0.0.0.0, for others to reach it")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Of the messages on stderr")
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_SSL", "SASL_PLAINTEXT"] = Field(
         "PLAINTEXT", description="As in Kafka's clients"

@@ -15,6 +15,8 @@ logger = logging.getLogger(__name__)
 
 MAX_WAIT_SECONDS = 5.0
 COLLECT_SECONDS = 1.0
+STUCK_SECONDS = 300.0
+"""No turn takes so long once the first is done: a client library waits for something that will not come, and a restart helps."""
 
 
 class Service(Protocol):
@@ -33,20 +35,45 @@ class Service(Protocol):
         """Leave the group and free all resources. Never raises."""
 
 
-def run(service: Service, stop: Event, ready: Callable[[], None] = lambda: None) -> None:
+class Pulse:
+    """How a service is, for those who watch it from another thread. `trouble` is for whether to rely on it now, `stuck` for whether to
+    restart it; None where all is well."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._turned_at: float | None = None
+        self._trouble: str | None = "starting"
+
+    def turned(self, trouble: str | None = None) -> None:
+        self._turned_at, self._trouble = self._clock(), trouble
+
+    def trouble(self) -> str | None:
+        return self.stuck() or self._trouble
+
+    def stuck(self) -> str | None:
+        """A first turn may read a whole log: it counts as starting, and takes as long as it takes."""
+        silent_seconds = 0.0 if self._turned_at is None else self._clock() - self._turned_at
+        return f"stuck: no turn has ended for {silent_seconds:.0f} s" if silent_seconds > STUCK_SECONDS else None
+
+
+def run(service: Service, stop: Event, ready: Callable[[], None] = lambda: None, pulse: Pulse | None = None) -> None:
     """Turn until `stop` is set, then close. The first turn must succeed (a wrong password ends the process with one clear line); a later
     outage is waited out, with pauses that double up to five seconds. The turn under way is always finished: no batch is half done."""
+    pulse = pulse or Pulse()
     try:
         with young_garbage_only() as collect:
             service.turn()
+            pulse.turned()
             ready()
             wait_seconds = 0.1
             while not stop.is_set():
                 try:
                     service.turn()
+                    pulse.turned()
                     wait_seconds = 0.1
                     collect()
                 except UnavailableError as error:
+                    pulse.turned(str(error))
                     metrics.OUTAGES.labels(service.name).inc()
                     logger.warning("%s: %s; trying again in %.1f s", service.name, error, wait_seconds)
                     service.reset()

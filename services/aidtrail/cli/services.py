@@ -3,26 +3,25 @@
 import logging
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import Event, Thread
 from typing import Annotated, Literal
 
 import typer
-from prometheus_client import start_http_server
 
-from aidtrail import config, service
+from aidtrail import config, probes, service
 from aidtrail.cli import registry, token
 from aidtrail.cli.backends import Backends, backends, public
 from aidtrail.config import Settings
 from aidtrail.domain.events import Actor
-from aidtrail.errors import UnavailableError, UsageError
+from aidtrail.errors import UsageError
 from aidtrail.gateway.server import Server
 from aidtrail.gateway.state import Gateway
 from aidtrail.ledger import Ledger
 from aidtrail.projector import Projector, unpark
 from aidtrail.routes import SERVICES
-from aidtrail.service import Service
+from aidtrail.service import Pulse, Service
 from aidtrail.timekeeper import Timekeeper
 
 logger = logging.getLogger(__name__)
@@ -46,7 +45,7 @@ def up() -> None:
         except UsageError as error:
             logger.warning("gateway: not served: %s", error)
             del made["gateway"]
-        running = Running(made, stop)
+        running = Running(made, stop, _probed(settings, made))
 
         def advise() -> None:
             logger.info("running: %s. Stop with Ctrl-C", ", ".join(made))
@@ -121,8 +120,9 @@ def makers(opened: Backends, chosen: Sequence[str] = SERVICES) -> dict[str, Make
 class Running:
     """Services in threads of this process. If one of them ends with an error, `stop` is set for all, and `join` raises it."""
 
-    def __init__(self, made: dict[str, Make], stop: Event) -> None:
+    def __init__(self, made: dict[str, Make], stop: Event, pulses: Mapping[str, Pulse] | None = None) -> None:
         self._stop = stop
+        self._pulses = pulses or {}
         self._errors: list[BaseException] = []
         # Made here, one after the other, so that what cannot be opened is said before anything runs.
         self._services: list[Service] = []
@@ -158,7 +158,7 @@ class Running:
 
     def _run(self, running: Service, ready: Callable[[], None]) -> None:
         try:
-            service.run(running, self._stop, ready)
+            service.run(running, self._stop, ready, self._pulses.get(running.name))
         except BaseException as error:
             self._errors.append(error)
             self._stop.set()
@@ -166,11 +166,13 @@ class Running:
 
 def _serve(name: str, chosen: Sequence[str] = SERVICES) -> None:
     settings = _prepared()
+    pulses = _probed(settings, [name])
     with backends(settings) as opened, _stopping() as stop:
         service.run(
             makers(opened, chosen)[name](stop),
             stop,
             lambda: logger.info("%s: running on %s", name, public(settings.log) or "the embedded log"),
+            pulses[name],
         )
     logger.info("%s: stopped", name)
 
@@ -178,12 +180,15 @@ def _serve(name: str, chosen: Sequence[str] = SERVICES) -> None:
 def _prepared() -> Settings:
     settings = config.load()
     log_to_stderr(settings.log_level)
-    if settings.metrics_port is not None:
-        try:
-            start_http_server(settings.metrics_port, addr="127.0.0.1")
-        except OSError as error:
-            raise UnavailableError(f"AIDTRAIL_METRICS_PORT {settings.metrics_port} cannot be opened: {error.strerror}") from None
     return settings
+
+
+def _probed(settings: Settings, names: Iterable[str]) -> dict[str, Pulse]:
+    """A pulse for each service of this process, which its probes tell if the settings want them."""
+    pulses = {name: Pulse() for name in names}
+    if settings.metrics_port is not None:
+        probes.serve(settings.metrics_host, settings.metrics_port, pulses)
+    return pulses
 
 
 def log_to_stderr(level: str) -> None:
