@@ -140,6 +140,17 @@ def test_another_date_is_no_new_term() -> None:
     assert donation.pledge.valid_until == a.later(900)
 
 
+def test_a_currency_that_is_no_longer_pledged_keeps_its_row_of_zeros() -> None:
+    a, life = Acts(), Life()
+    life.tell([a.announced(amounts=(money("1000"), money("5", "EUR"))), a.amended(amounts=(money("500", "USD"),))])
+
+    assert amounts(life.tell(a.amended(amounts=(money("7", "EUR"),)))) == {
+        "EUR": AmountRow(pledged=money("7").amount),
+        "USD": AmountRow(),
+        "KWD": AmountRow(),
+    }
+
+
 def test_an_amendment_keeps_room_for_money_in_flight_under_a_superseded_approval() -> None:
     a, life = Acts(), Life()
     life.tell([a.announced(), *a.approval(), *a.payment("D1", "400"), a.instructed("D2", "100")])

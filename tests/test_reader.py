@@ -158,6 +158,22 @@ def sha256_of(event: e.Event) -> bytes:
     return codec.sha256(codec.encode(event))
 
 
+def test_an_amendment_to_another_currency_leaves_nothing_pledged_in_the_first(database_url: str, tmp_path: Path) -> None:
+    from aidtrail.audit.rebuild import rebuild
+    from tests.pipeline import TOPICS
+
+    running, a = Pipeline(database_url, tmp_path), Acts()
+    running.submit([a.announced()])
+    running.submit([a.amended(amounts=(money("500", "USD"),))])
+    found, reader = rebuild(running.log, TOPICS, database_url), running.reader()
+    pledged = {row.currency: f"{row.pledged:f}" for row in reader.amounts([a.donation_id])[a.donation_id]}
+    reader.close()
+    running.close()
+
+    assert found.total_differences == 0, found.named
+    assert pledged == {"KWD": "0.0000", "USD": "500.0000"}
+
+
 def test_a_rebuild_of_these_views_is_equal(pipeline: Pipeline, tmp_path: Path) -> None:
     from aidtrail.audit.rebuild import rebuild
     from tests.pipeline import TOPICS

@@ -62,7 +62,8 @@ _EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
 class Pledge(NamedTuple):
-    """The terms in force and who made them. `amounts` is by currency, `legs` by leg_id in the order of the route."""
+    """The terms in force and who made them. `amounts` is by currency, `legs` by leg_id in the order of the route. `former_currencies` are
+    those that were pledged once and no longer are."""
 
     state: PledgeState
     donor: str
@@ -79,6 +80,7 @@ class Pledge(NamedTuple):
     confirmed_by: str | None = None
     agreement_reference: str | None = None
     amended_by: frozenset[str] = frozenset()
+    former_currencies: tuple[str, ...] = ()
 
 
 class Approval(NamedTuple):
@@ -303,17 +305,20 @@ def _pledge_confirmed(donation: Donation, event: e.PledgeConfirmed) -> Donation:
 
 def _pledge_amended(donation: Donation, event: e.PledgeAmended) -> Donation:
     """New terms supersede every approval that was bound to the old ones."""
-    old = donation.pledge
+    old, amounts = donation.pledge, total(event.amounts)
     pledge = old._replace(
         beneficiary=event.beneficiary,
         legs={leg.leg_id: leg for leg in event.route},
         purpose=event.purpose,
         earmark=event.earmark,
-        amounts=total(event.amounts),
+        amounts=amounts,
         terms_sha256=terms_sha256(old.donor, event.beneficiary, event.route, event.purpose, event.earmark, event.amounts),
         valid_until=event.valid_until,
         need_id=event.need_id,
         amended_by=old.amended_by | {event.meta.actor.actor_id},
+        former_currencies=tuple(
+            currency for currency in {**old.amounts, **dict.fromkeys(old.former_currencies)} if currency not in amounts
+        ),
     )
     approvals = donation.approvals if pledge.terms_sha256 == old.terms_sha256 else _superseded(donation.approvals, LIVE)
     return donation._replace(version=donation.version + 1, pledge=pledge, approvals=approvals)

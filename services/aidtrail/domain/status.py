@@ -116,9 +116,12 @@ def status(donation: Donation) -> Status:
 
 
 def amounts(donation: Donation) -> dict[str, AmountRow]:
-    """The row of every currency that was ever pledged, paid or used, the pledged ones first."""
-    rows = {currency: [amount, *_NOTHING[1:]] for currency, amount in donation.pledge.amounts.items()}
+    """The row of every currency that was ever pledged, paid or used, the pledged ones first. One that an amendment took away keeps its row,
+    of zeros: who wrote the row before must learn that nothing is pledged in it any more."""
     pledge = donation.pledge
+    rows = {currency: [amount, *_NOTHING[1:]] for currency, amount in pledge.amounts.items()}
+    for currency in pledge.former_currencies:
+        rows[currency] = [*_NOTHING]
     for approval in donation.approvals.values():
         if approval.usable:
             for currency, amount in approval.granted.items():
