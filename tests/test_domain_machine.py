@@ -19,7 +19,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 
 from aidtrail.domain import events as e
 from aidtrail.domain.balances import acknowledged, available, held
-from aidtrail.domain.donation import ENDED, ApprovalState, ConditionState, DisbursementState, Donation, apply, deadlines
+from aidtrail.domain.donation import ENDED, ApprovalState, ConditionState, DisbursementState, Donation, deadlines
+from aidtrail.domain.fold import apply
 from aidtrail.domain.invariants import invariants
 from aidtrail.domain.money import ZERO, Money
 from aidtrail.domain.rules import RULES, check

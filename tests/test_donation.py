@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from aidtrail.domain import events as e
-from aidtrail.domain.donation import ApprovalState, Deadline, Donation, apply, deadlines, terms_sha256
+from aidtrail.domain.donation import ApprovalState, Deadline, Donation, deadlines, terms_sha256
+from aidtrail.domain.fold import apply
 from aidtrail.domain.invariants import invariants
 from aidtrail.domain.rules import check
 from aidtrail.domain.status import AmountRow, amounts, status

@@ -18,8 +18,9 @@ import pytest
 from aidtrail import codec, metrics, projection
 from aidtrail.audit.rebuild import rebuild
 from aidtrail.chain import NO_HEAD, read_entry
-from aidtrail.domain.donation import Donation, apply
+from aidtrail.domain.donation import Donation
 from aidtrail.domain.events import Event, LedgerStamp
+from aidtrail.domain.fold import apply
 from aidtrail.errors import AppendUnknownError
 from aidtrail.ledger import Ledger
 from aidtrail.log import Draft, partition_of

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from aidtrail.codec import decode, encode
 from aidtrail.domain import events as e
-from aidtrail.domain.donation import Donation, apply
+from aidtrail.domain.donation import Donation
+from aidtrail.domain.fold import apply
 from aidtrail.domain.money import Money
 from aidtrail.domain.registry import EMPTY, register_all
 from aidtrail.domain.rules import check

@@ -15,7 +15,8 @@ import pytest
 
 from aidtrail.audit.rebuild import rebuild
 from aidtrail.domain import events as e
-from aidtrail.domain.donation import ApprovalState, Donation, apply
+from aidtrail.domain.donation import ApprovalState, Donation
+from aidtrail.domain.fold import apply
 from aidtrail.domain.invariants import invariants
 from aidtrail.gateway import local, problems
 from aidtrail.gateway.app import create

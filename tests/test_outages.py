@@ -12,10 +12,14 @@ import pytest
 
 from aidtrail.errors import UnavailableError
 from aidtrail.log.kafka import KafkaLog
+from aidtrail.log.memory import MemoryLog
+from aidtrail.projector import Projector
+from aidtrail.views import schema
 from tests.bench import lives
 from tests.brokers import Broker
 from tests.conftest import require_kafka
 from tests.databases import Server
+from tests.pipeline import TOPICS
 from tests.test_faults import PARTITIONS, Pipeline
 from tests.waiting import eventually
 
@@ -169,3 +173,22 @@ def test_the_services_ride_out_a_database_and_a_broker_that_are_away(server: Ser
 def test_the_services_ride_out_outages_of_a_minute_each(server: Server, broker: Broker, tmp_path: Path) -> None:
     """Longer than the time after which an append counts as unknown."""
     ride_out(server, broker, tmp_path, seconds=60)
+
+
+def test_a_connection_lost_while_a_projector_prepares_its_views_is_an_outage(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = MemoryLog()
+    TOPICS.create(log, 1)
+    projector = Projector(log, TOPICS, database_url, group="projector")
+
+    def lost(connection: schema.Connection, partitions: int) -> str:
+        connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+        raise AssertionError("the connection outlived its backend")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "prepare", lost)
+        with pytest.raises(UnavailableError, match="PostgreSQL went away"):
+            projector.turn()
+    projector.reset()
+
+    assert projector.turn() == 0
+    projector.close()

@@ -24,7 +24,8 @@ from aidtrail.audit.replay import cut_now, replay, replay_in_processes
 from aidtrail.chain import NO_HEAD, Head, read_entry
 from aidtrail.demo.story import story
 from aidtrail.domain import events as e
-from aidtrail.domain.donation import Donation, apply
+from aidtrail.domain.donation import Donation
+from aidtrail.domain.fold import apply
 from aidtrail.domain.rules import RULES_VERSION
 from aidtrail.ledger import Ledger
 from aidtrail.log import Draft, Log, Record, partition_of

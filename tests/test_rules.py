@@ -10,7 +10,8 @@ import pytest
 
 from aidtrail.domain import events as e
 from aidtrail.domain import rules
-from aidtrail.domain.donation import ApprovalState, ConditionState, DisbursementState, Donation, PledgeState, apply
+from aidtrail.domain.donation import ApprovalState, ConditionState, DisbursementState, Donation, PledgeState
+from aidtrail.domain.fold import apply
 from aidtrail.domain.money import Money
 from aidtrail.domain.registry import Registry
 from aidtrail.domain.rules import OBSERVED_RULES, RULES, check, policy

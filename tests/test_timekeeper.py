@@ -9,8 +9,9 @@ import psycopg
 import pytest
 
 from aidtrail import codec, timekeeper
-from aidtrail.domain.donation import Donation, apply
+from aidtrail.domain.donation import Donation
 from aidtrail.domain.events import Actor, Event
+from aidtrail.domain.fold import apply
 from aidtrail.errors import FoldError, UnavailableError
 from aidtrail.ledger import Ledger
 from aidtrail.log.memory import MemoryLog

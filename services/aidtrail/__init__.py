@@ -10,7 +10,7 @@
       registry_reader who may do what: `registry`, folded by `domain.registry`
     chain           the fences: how every reader of `recorded` tells an entry that counts from one that is void
     projector       reads `recorded`, writes the views, one transaction for each batch
-      projection      `domain.donation.apply` folds entries, `domain.status` names the result
+      projection      `domain.fold.apply` folds entries, `domain.status` names the result
       views           PostgreSQL: schema (builds), writer, reader
     timekeeper      finds in the views what has fallen due, and submits that it expired
     audit           `replay` rules again and `rebuild` projects again, and both compare; `merkle` and `note` are what a seal is made of

@@ -54,10 +54,10 @@ class Settings(BaseSettings):
         "Read again when a token names a key that is not in it",
     )
     ledger_accounts: int = Field(
-        20_000, ge=100, description="Donations that the ledger keeps in memory for each partition; the others are read from its store"
+        20_000, ge=100, description="Donations that the ledger keeps in memory; the others are read from its store"
     )
     projector_accounts: int = Field(
-        50_000, ge=100, description="Donations that the projector keeps in memory; the others are folded again from the views"
+        20_000, ge=100, description="Donations that the projector keeps in memory; the others are folded again from the views"
     )
 
     @property

@@ -37,10 +37,10 @@ class Partition:
     def __init__(self, number: int, store: LedgerStore, topics: Topics, partitions: int, max_accounts: int) -> None:
         self.number = number
         self.store = store
+        self.max_accounts = max_accounts
         self.position: Position = START
         self._topics = topics
         self._partitions = partitions
-        self._max_accounts = max_accounts
         self._accounts: OrderedDict[str, Account] = OrderedDict()
 
     @property
@@ -136,7 +136,7 @@ class Partition:
     def _commit(self, rows: Sequence[Row], position: Position) -> None:
         self.store.add(rows, position)
         self.position = position
-        while len(self._accounts) > self._max_accounts:
+        while len(self._accounts) > self.max_accounts:
             self._accounts.popitem(last=False)
 
     def _account(self, donation_id: str) -> Account:
@@ -197,8 +197,11 @@ class Ledger:
             return
         for number in self._mine.keys() - owned:
             self._drop(number)
+        share = self._max_accounts // max(len(owned), 1)
+        for partition in self._mine.values():
+            partition.max_accounts = share
         for number in sorted(owned - self._mine.keys()):
-            self._take(number)
+            self._take(number, share)
         self._reader.assign({number: partition.next_submission for number, partition in self._mine.items()})
 
     def _append(self, ruled: Mapping[int, Sequence[Outcome]]) -> None:
@@ -230,9 +233,9 @@ class Ledger:
             start = stop
         self._membership.commit({number: self._mine[number].next_submission for number in ruled if number in self._mine})
 
-    def _take(self, number: int) -> None:
+    def _take(self, number: int, max_accounts: int) -> None:
         store = LedgerStore(self._folder, self._topics.recorded, number)
-        partition = Partition(number, store, self._topics, self._partitions, self._max_accounts)
+        partition = Partition(number, store, self._topics, self._partitions, max_accounts)
         try:
             partition.recover(self._log)
         except BaseException:

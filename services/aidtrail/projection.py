@@ -17,8 +17,9 @@ from psycopg.types.json import Jsonb
 from aidtrail import codec, metrics
 from aidtrail.chain import NO_HEAD, Entry, Head, Tail, read_entry, void_reason
 from aidtrail.domain import status
-from aidtrail.domain.donation import Approval, Donation, apply
+from aidtrail.domain.donation import Approval, Donation
 from aidtrail.domain.events import Event, SubmissionRefused
+from aidtrail.domain.fold import apply
 from aidtrail.domain.money import Amounts
 from aidtrail.log import Record
 from aidtrail.views.writer import Batch, Claim, Row, Writer
@@ -64,7 +65,7 @@ class Projection:
     build: close the projection and open another.
     """
 
-    def __init__(self, writer: Writer, partitions: int, *, apply: Apply = apply, max_accounts: int = 50_000) -> None:
+    def __init__(self, writer: Writer, partitions: int, *, apply: Apply = apply, max_accounts: int = 20_000) -> None:
         self._writer = writer
         self._partitions = partitions
         self._apply = apply

@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping
 
 from aidtrail import metrics
-from aidtrail.domain.donation import apply
+from aidtrail.domain.fold import apply
 from aidtrail.errors import FenceLostError
 from aidtrail.log import Log
 from aidtrail.projection import MAX_BATCH, Apply, Projection
@@ -33,7 +33,7 @@ class Projector:
         group: str,
         apply: Apply = apply,
         max_batch: int = MAX_BATCH,
-        max_accounts: int = 50_000,
+        max_accounts: int = 20_000,
     ) -> None:
         self._topics = topics
         self._conninfo = conninfo
@@ -97,9 +97,10 @@ class Projector:
 
     def _open(self) -> Projection:
         if self._projection is None:
-            with schema.connect(self._conninfo) as connection:
-                build = schema.prepare(connection, self._partitions)
-            writer = Writer(self._conninfo, build, follows_live=True)
+            with schema.outages():
+                with schema.connect(self._conninfo) as connection:
+                    build = schema.prepare(connection, self._partitions)
+                writer = Writer(self._conninfo, build, follows_live=True)
             self._projection = Projection(writer, self._partitions, apply=self._apply, max_accounts=self._max_accounts)
             logger.info("projector: writing to %s", build)
         return self._projection

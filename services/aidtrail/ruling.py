@@ -7,8 +7,9 @@ from uuid import UUID
 
 from aidtrail import codec
 from aidtrail.chain import NO_HEAD, Head, Tail
-from aidtrail.domain.donation import Donation, apply
+from aidtrail.domain.donation import Donation
 from aidtrail.domain.events import DONATION_ID, Actor, Event, LedgerStamp, Meta, Source, SubmissionRefused
+from aidtrail.domain.fold import apply
 from aidtrail.domain.registry import Registry
 from aidtrail.domain.rules import RULES_VERSION, Refusal, check
 from aidtrail.errors import FoldError, MalformedError, UndecodableError

@@ -13,8 +13,9 @@ from uuid import UUID
 import psycopg
 
 from aidtrail import codec
-from aidtrail.domain.donation import Deadline, apply, deadlines
+from aidtrail.domain.donation import Deadline, deadlines
 from aidtrail.domain.events import Actor, ApprovalExpired, Event, Meta, PledgeExpired, Source
+from aidtrail.domain.fold import apply
 from aidtrail.errors import AppendUnknownError, FoldError, UnavailableError
 from aidtrail.log import Log
 from aidtrail.producer import Producer

@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from aidtrail.domain.donation import apply
+from aidtrail.domain.fold import apply
 from aidtrail.errors import UnavailableError, UsageError
 from aidtrail.log import Log
 from aidtrail.projection import MAX_BATCH, Apply, Projection
@@ -58,7 +58,7 @@ def rebuild(
     conninfo: str,
     *,
     apply: Apply = apply,
-    max_accounts: int = 50_000,
+    max_accounts: int = 20_000,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Comparison:
     """Build the views again from offset 0 and compare them with the live ones, which go on. `progress` is called with the entries done and

@@ -5,6 +5,8 @@ views; the build that was live stays as it was, for the way back.
 """
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,6 +30,15 @@ def connect(conninfo: str) -> Connection:
     except psycopg.OperationalError as error:
         reason = " ".join(str(error).split())
         raise UnavailableError(f"PostgreSQL cannot be reached: {reason}. Check AIDTRAIL_VIEWS, and that the server is up.") from None
+
+
+@contextmanager
+def outages() -> Iterator[None]:
+    """Turns a lost connection into UnavailableError."""
+    try:
+        yield
+    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        raise UnavailableError(f"PostgreSQL went away: {' '.join(str(error).split())}") from None
 
 
 def migrate(connection: Connection, schema: str, folder: str) -> None:

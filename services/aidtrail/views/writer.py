@@ -15,7 +15,7 @@ from psycopg import sql
 from aidtrail import codec
 from aidtrail.chain import Head, Tail
 from aidtrail.domain.events import Event
-from aidtrail.errors import FenceLostError, UnavailableError
+from aidtrail.errors import FenceLostError
 from aidtrail.views import schema
 
 COLUMNS: Mapping[str, Mapping[str, str]] = {
@@ -107,7 +107,7 @@ class Writer:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """All or nothing of what is done inside; may be nested."""
-        with _outages(), self._connection.transaction():
+        with schema.outages(), self._connection.transaction():
             yield
 
     def claim(self, partition: int) -> Claim:
@@ -125,7 +125,7 @@ class Writer:
     def load(self, donation_ids: Sequence[str]) -> dict[str, Stored]:
         """What the build holds of these donations; those that it does not know are absent."""
         found: dict[str, Stored] = {}
-        with _outages():
+        with schema.outages():
             rows = self._loading.execute(
                 "SELECT donation_id, \"offset\", version, sha256, value FROM entries WHERE donation_id = ANY(%s) AND outcome = 'admitted'"
                 ' ORDER BY donation_id, partition, "offset"',
@@ -145,7 +145,7 @@ class Writer:
     def parked(self, donation_ids: Sequence[str] | None = None) -> dict[str, int]:
         """The partition of each parked donation; of all, or of those given."""
         query = "SELECT donation_id, partition FROM parked WHERE %(ids)s::text[] IS NULL OR donation_id = ANY(%(ids)s) ORDER BY 1"
-        with _outages():
+        with schema.outages():
             return dict(cast(Iterable[tuple[str, int]], self._loading.execute(query, {"ids": donation_ids})))
 
     def unpark(self, donation_id: str) -> None:
@@ -170,15 +170,6 @@ class Writer:
     def close(self) -> None:
         self._connection.close()
         self._loading.close()
-
-
-@contextmanager
-def _outages() -> Iterator[None]:
-    """Turns a lost connection into UnavailableError."""
-    try:
-        yield
-    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-        raise UnavailableError(f"PostgreSQL went away: {' '.join(str(error).split())}") from None
 
 
 def _move(cursor: psycopg.Cursor[tuple[object, ...]], moves: Mapping[int, tuple[Claim, Claim]]) -> None:

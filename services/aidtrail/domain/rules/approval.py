@@ -4,7 +4,8 @@ from datetime import timedelta
 
 from aidtrail.domain import events as e
 from aidtrail.domain.balances import available
-from aidtrail.domain.donation import ApprovalState, ConditionState, granted_after
+from aidtrail.domain.donation import ApprovalState, ConditionState
+from aidtrail.domain.fold import granted_after
 from aidtrail.domain.money import ZERO, format_money, total
 from aidtrail.domain.rules.case import Case, Finding, OfApproval
 
