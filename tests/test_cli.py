@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -97,6 +98,16 @@ def test_the_demo_tells_each_step_and_ends_without_a_difference(played: tuple[Pa
         assert step.refused_by is None or f"REFUSED {step.refused_by}: expected" in said
     assert ", 0 differences" in said
     assert "export AIDTRAIL_HOME=" in said
+
+
+def test_what_readme_shows_of_the_demo_is_what_it_says(played: tuple[Path, str]) -> None:
+    said = " ".join(played[1].split())
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"Shortened:\n\n```\n(.*?)^```", readme, re.DOTALL | re.MULTILINE)
+    lines = [" ".join(line.split()) for line in shown.splitlines() if line.strip() and line != "..." and not line.startswith("announced")]
+
+    assert len(lines) > 20
+    assert [line for line in lines if line not in said] == []
 
 
 def test_the_demo_deletes_nothing_that_no_demo_made(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""README's commands run, its settings are those of the code, and it shows what the demo says."""
+"""README's commands run, and its settings are those of the code. (What it shows of the demo is held against it in test_cli.)"""
 
 import os
 import re
