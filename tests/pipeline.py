@@ -38,6 +38,12 @@ class Pipeline:
             producer.submit(events)
         self.catch_up()
 
+    def submit_running(self, events: Iterable[Event]) -> None:
+        """As `submit`, while the pipeline is running."""
+        with Producer(self.log, TOPICS) as producer:
+            producer.submit(events)
+        self.wait()
+
     def catch_up(self) -> None:
         submitted = sum(self.log.end_offsets(TOPICS.submitted).values())
         drain(self._ledger, lambda: sum(self.log.end_offsets(TOPICS.recorded).values()) >= submitted)

@@ -100,7 +100,7 @@ def test_the_document_is_openapi_3_1(document: Document) -> None:
     count = sum(1 for _ in operations(document))
     print(f"OpenAPI {document['openapi']}: {count} operations, {sum(1 for _ in schemas(document))} schemas, {len(found)} faults")
     assert found == []
-    assert count == len(ROUTES) + 6
+    assert count == len(ROUTES) + 7
 
 
 def test_each_operation_with_a_body_has_the_contracts_examples(document: Document) -> None:

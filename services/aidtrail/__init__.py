@@ -2,6 +2,7 @@
 
     domain.events   what happened: a frozen class per fact, as `contract` (../../schemas) says it in Avro
     gateway         over HTTP: who asks (`tokens`), what he may do (`domain.authority`), and what became of it
+    client          in Python: asks the gateway, tries again what is safe, and says what is known
     producer        in Python: a service validates an event, `codec` writes its bytes, `log` appends them to `submitted`
     log             kafka, postgres or memory: three backends, one set of promises
     ledger          reads `submitted`, rules, appends one outcome for each submission to `recorded`

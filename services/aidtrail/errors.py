@@ -1,5 +1,7 @@
 """Every error that Aidtrail raises on purpose. Each says when; each message tells the person at the terminal what to do next."""
 
+from typing import Any
+
 
 class AidtrailError(Exception):
     """Base of all errors below; `exit_code` is what the command line ends with."""
@@ -75,3 +77,11 @@ class TokenError(AidtrailError):
 
     def __init__(self, why: str) -> None:
         super().__init__(f"the access token is not accepted: {why}")
+
+
+class ProblemError(AidtrailError):
+    """The gateway answered a client with a problem (RFC 9457) that trying again does not help against: `status`, and `said`, all of it."""
+
+    def __init__(self, message: str, status: int, said: dict[str, Any]) -> None:
+        super().__init__(message)
+        self.status, self.said = status, said

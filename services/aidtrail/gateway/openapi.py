@@ -88,6 +88,7 @@ SCHEMAS: dict[str, Any] = {
         "required": ["event_id", "outcome"],
     },
     "Admitted": _object({"event_id": _ID, "outcome": {"const": "admitted"}, "version": _COUNT, "donation": _or_null(_ref("Donation"))}),
+    "Person": _object({"actor_id": _TEXT, "party_id": _TEXT, "roles": _TEXTS}, description="An actor in service."),
     "Problem": {
         "type": "object",
         "description": "RFC 9457. The page at `type` explains it.",
@@ -104,13 +105,17 @@ EXAMPLES = {"donation_id": "KRCS-2026-0042", "approval_id": "A1", "condition_id"
 
 _ANSWERS = {
     "listDonations": "Donations", "getDonation": "Donation", "getHistory": "History", "listApprovals": "Approvals",
-    "listEntries": "Entries", "getSubmission": "Submission",
+    "listEntries": "Entries", "getSubmission": "Submission", "getMe": "Person",
 }  # fmt: skip
 _STREAMED = {
     "listDonations": ("text/csv", "application/x-ndjson"), "getHistory": ("text/csv", "application/x-ndjson"),
     "listApprovals": ("text/csv", "application/x-ndjson"), "listEntries": ("text/event-stream",),
 }  # fmt: skip
 _READING = (problems.Unauthenticated, problems.NotFound, problems.Malformed, problems.HeadersTooLarge, problems.ViewsUnavailable)
+_PROBLEMS = {
+    "getSubmission": (*_READING, problems.LogUnavailable),
+    "getMe": (problems.Unauthenticated, problems.HeadersTooLarge),
+}
 _SUBMITTING = (
     problems.Unauthenticated, problems.NotPermitted, problems.NotFound, problems.TooSlow, problems.Refused, problems.TooLarge,
     problems.NotJson, problems.Malformed, problems.KeyReused, problems.HeadersTooLarge, problems.LogUnavailable, problems.ViewsUnavailable,
@@ -216,7 +221,7 @@ def _read(operation: dict[str, Any], responses: dict[str, Any]) -> None:
     if name == "listEntries":
         answer["headers"] = {"Link": _NEXT}
         answer["links"] = {"next": {"operationId": "listEntries", "parameters": {"after": "$response.body#/after"}}}
-    _problems(operation, _READING if name != "getSubmission" else (*_READING, problems.LogUnavailable), responses)
+    _problems(operation, _PROBLEMS.get(name, _READING), responses)
 
 
 def _submit(operation: dict[str, Any], route: Route, schemas: dict[str, Any], responses: dict[str, Any]) -> None:

@@ -44,6 +44,13 @@ _APPROVALS = r"^[0-9]{1,18}~[A-Z0-9][A-Z0-9-]{2,63}~[A-Za-z0-9][A-Za-z0-9._:-]{0
 router = APIRouter(prefix="/v1", tags=["status"])
 
 
+@router.get("/me", operation_id="getMe")
+def get_me(person: Caller) -> Response:
+    """Who the access token says that the caller is, and what the registry knows about him."""
+    said = {"actor_id": person.actor_id, "party_id": person.party_id, "roles": sorted(person.roles)}
+    return Response(shapes.to_json(said), media_type="application/json", headers={"Cache-Control": "private, no-store"})
+
+
 @router.get("/donations", operation_id="listDonations")
 def list_donations(
     request: Request,
@@ -276,11 +283,16 @@ async def _events(request: Request, gateway: state.Gateway, sight: Any, position
     yield ": entries follow as they are recorded\n\n"
     idle = 0.0
     while not gateway.stopping and not await request.is_disconnected():
-        rows, position = await asyncio.to_thread(_next_entries, gateway, sight, position)
+        rows, reached = await asyncio.to_thread(_next_entries, gateway, sight, position)
+        said = []
         for row in rows:
-            yield f"event: entry\ndata: {shapes.to_json(shapes.entry(row))}\n\n"
-        if rows:
-            yield f"id: {_cut(position)}\nevent: position\ndata: {_cut(position)}\n\n"
+            position = {**position, row.partition: row.offset + 1}
+            said.append(f"id: {_cut(position)}\nevent: entry\ndata: {shapes.to_json(shapes.entry(row))}\n\n")
+        if reached != position:  # by entries that are out of sight
+            position = reached
+            said.append(f"id: {_cut(position)}\nevent: position\ndata: {_cut(position)}\n\n")
+        if said:
+            yield "".join(said)
         else:
             idle += FEED_SECONDS
             if idle >= 15:
