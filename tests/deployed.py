@@ -3,8 +3,7 @@ with addresses on this machine in the place of the containers' names.
 
     deployment = Deployment(broker.bootstrap, views, folder, prefix)
     deployment.run("topics")
-    ledger = deployment.start("ledger")
-    assert eventually(ledger.is_healthy)
+    ledger = deployment.start("ledger").wait_until_healthy()
     assert ledger.stop() == 0
 """
 
@@ -16,17 +15,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import httpx
 import yaml
 
 from aidtrail.gateway import local
 from aidtrail.health import DEFAULT_URL
 from tests.brokers import free_ports
+from tests.waiting import eventually
 
 DEPLOY = Path(__file__).parent.parent / "deploy"
 BIN = Path(sys.executable).parent
+HEALTHY_SECONDS = 60.0
 STOP_SECONDS = 30.0  # as `stop_grace_period` has it
 
 VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?::(?P<how>[-?])(?P<other>[^}]*))?\}")
@@ -90,11 +93,19 @@ class Instance:
     def said(self) -> str:
         return self._said.read_text(encoding="utf-8")
 
-    def is_healthy(self) -> bool:
-        """What its health command says. Fails the test if it has ended."""
+    def wait_until_healthy(self) -> "Instance":
+        """What its health command asks for is asked from here while it starts; in the end the command itself must agree."""
+        assert eventually(self._answers, HEALTHY_SECONDS), self.said()
+        done = subprocess.run(self._health, env=self._environment, capture_output=True, text=True, timeout=30, check=False)
+        assert done.returncode == 0, done.stdout + self.said()
+        return self
+
+    def _answers(self) -> bool:
         assert self.process.poll() is None, self.said()
-        done = subprocess.run(self._health, env=self._environment, capture_output=True, timeout=30, check=False)
-        return done.returncode == 0
+        try:
+            return httpx.get(self._health[-1], timeout=5).status_code == 200
+        except httpx.TransportError:
+            return False
 
     def stop(self) -> int:
         """As Docker stops it; the exit code."""
@@ -124,6 +135,7 @@ class Deployment:
         }
         self.loaded = compose(dict.fromkeys(example_settings(), "a-password") | made_up)
         self.services = aidtrail_services(self.loaded)
+        self.one_off = [name for name, service in self.services.items() if service["restart"] == "no"]
         self._instances: list[Instance] = []
 
     def command(self, name: str) -> list[str]:
@@ -173,8 +185,17 @@ class Deployment:
         self._instances.append(instance)
         return instance
 
-    def token(self, actor_id: str) -> str:
-        return local.issue(self.issuer, actor_id, hours=1, now=time.time())
+    def running(self) -> list[Instance]:
+        return [instance for instance in self._instances if instance.process.poll() is None]
+
+    def load_registry(self) -> None:
+        """Parties and actors of the demo."""
+        self.run("topics", "registry", "load", "-", text=(files("aidtrail.demo") / "registry.ndjson").read_text(encoding="utf-8"))
+
+    def client(self, url: str, actor_id: str) -> httpx.Client:
+        """Of a gateway, with an access token of the issuer."""
+        token = local.issue(self.issuer, actor_id, hours=1, now=time.time())
+        return httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=30)
 
     def close(self) -> None:
         """End what still runs."""

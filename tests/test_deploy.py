@@ -6,8 +6,6 @@ import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
-from datetime import UTC, datetime
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +20,10 @@ from aidtrail.views import schema
 from tests.brokers import free_ports
 from tests.databases import Server
 from tests.deployed import BIN, DEPLOY, Deployment, aidtrail_services, compose, example_settings, image_environment, instruction
-from tests.waiting import eventually
+from tests.rolling import pledge, roll
 
 ROOT = DEPLOY.parent
 SET = {name: f"{name.lower()}-set" for name in example_settings()}
-HEALTHY_SECONDS = 60.0
 
 
 @pytest.fixture(scope="module")
@@ -161,46 +158,29 @@ def test_grafana_reads_what_is_live_and_nothing_else(prepared_server: tuple[str,
 # --- the processes ------------------------------------------------------------------------------------------------------------------
 
 
-def test_the_services_of_compose_start_serve_and_stop(kafka_broker: str, prepared_server: tuple[str, str], tmp_path: Path) -> None:
+def test_the_services_of_compose_start_serve_restart_and_stop(kafka_broker: str, prepared_server: tuple[str, str], tmp_path: Path) -> None:
     owner, _ = prepared_server
     with ExitStack() as stack:
         deployment = Deployment(kafka_broker, owner, tmp_path, f"compose-{free_ports(1)[0]}")
         stack.callback(deployment.close)
-        once = [name for name, service in deployment.services.items() if service["restart"] == "no"]
-        for name in once:
+        for name in deployment.one_off:
             deployment.run(name)
-        instances = {name: deployment.start(name) for name in deployment.services if name not in once}
-        for instance in instances.values():
-            assert eventually(instance.is_healthy, HEALTHY_SECONDS), instance.said()
-        deployment.run("topics", "registry", "load", "-", text=(files("aidtrail.demo") / "registry.ndjson").read_text(encoding="utf-8"))
-        scraped = {
-            name: httpx.get(f"http://{instance.metrics_address}/metrics", timeout=10).status_code for name, instance in instances.items()
-        }
-
-        with httpx.Client(
-            base_url=instances["gateway"].url, headers={"Authorization": f"Bearer {deployment.token('krcs-officer-1')}"}, timeout=30
-        ) as client:
-            assert eventually(lambda: client.get("/v1/donations").status_code == 200)  # the gateway has read the registry
+        deployment.load_registry()
+        started = [deployment.start(name) for name in deployment.services if name not in deployment.one_off]
+        instances = {instance.name: instance.wait_until_healthy() for instance in started}
+        scraped = {name: httpx.get(f"http://{each.metrics_address}/metrics", timeout=10).status_code for name, each in instances.items()}
+        with deployment.client(instances["gateway"].url, "krcs-officer-1") as client:
             answer = client.post("/v1/donations/KRCS-2026-0001/pledge", json=pledge(), headers={"Prefer": "wait=20"})
             donation = client.get("/v1/donations/KRCS-2026-0001")
-        codes = {name: instance.stop() for name, instance in instances.items()}
+
+        told = roll(deployment, instances.values())
+        codes = {instance.name: instance.stop() for instance in deployment.running()}
 
     assert answer.status_code == 201, answer.text
     assert donation.json()["headline"] == "announced"
     assert set(scraped.values()) == {200}
-    assert set(codes.values()) == {0}, codes
-    for instance in instances.values():
-        assert "Traceback" not in instance.said()
-    print(f"{len(instances)} services healthy, one donation visible, all stopped with exit code 0: {', '.join(instances)}")
-
-
-def pledge() -> dict[str, Any]:
-    return {
-        "oversight": "managed",
-        "donor": "KRCS",
-        "beneficiary": "KBH",
-        "route": [{"leg_id": "L1", "from_party": "KRCS", "to_party": "KBH"}],
-        "amounts": [{"amount": "1000.000", "currency": "KWD"}],
-        "occurred_on": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
-        "role": "officer",
-    }
+    assert codes == dict.fromkeys(instances, 0)
+    assert all("Traceback" not in instance.said() for instance in instances.values())
+    print(
+        f"{len(instances)} services healthy, one donation visible over HTTP, all stopped with exit code 0: {', '.join(instances)}; {told}"
+    )
