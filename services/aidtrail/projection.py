@@ -22,6 +22,7 @@ from aidtrail.domain.events import Event, SubmissionRefused
 from aidtrail.domain.fold import apply
 from aidtrail.domain.money import Amounts
 from aidtrail.log import Record
+from aidtrail.views import digest
 from aidtrail.views.writer import Batch, Claim, Row, Writer
 
 logger = logging.getLogger(__name__)
@@ -48,6 +49,11 @@ class Account:
     """As they were last written."""
     approvals: Mapping[str, Approval] = field(default_factory=dict)
     """As they were last written."""
+    amount_lines: str = ""
+    """These amounts in canonical form (`views.digest`), as the rows below."""
+    approval_lines: str = ""
+    rows_sha256: bytes | None = None
+    """The digest of the rows that were last written."""
 
     def fold(self, event: Event, apply: Apply) -> None:
         assert event.meta.ledger is not None
@@ -72,6 +78,8 @@ class Projection:
         self._max_accounts = max_accounts
         self._claims: dict[int, Claim] = {}
         self._accounts: OrderedDict[str, Account] = OrderedDict()
+        self._newest = 0
+        """Donations of the batch that was last folded."""
         self._thread = ThreadPoolExecutor(1, "projection")
         self._writing: Future[None] | None = None
 
@@ -104,8 +112,11 @@ class Projection:
             changed: dict[str, tuple[int, Account]] = {}
             for partition, entries_of in entries.items():
                 self._fold(partition, entries_of, batch, changed)
+            sums = dict.fromkeys(batch.moves, 0)
             for partition, account in changed.values():
-                _add_status(batch, partition, account)
+                sums[partition] += _add_status(batch, partition, account)
+            for partition, added in sums.items():
+                _add_sum(batch, partition, added)
         self.settle()
         self._claims |= {partition: moved for partition, (_, moved) in batch.moves.items()}
         self._writing = self._thread.submit(self._write, batch, entries)
@@ -116,7 +127,8 @@ class Projection:
         if self._writing is not None:
             writing, self._writing = self._writing, None
             writing.result()
-            while len(self._accounts) > self._max_accounts:  # only what is written may be forgotten
+            # Only what is written may be forgotten: the donations of the newest batch stand last, and it may not be.
+            while len(self._accounts) > max(self._max_accounts, self._newest):
                 self._accounts.popitem(last=False)
 
     def close(self) -> None:
@@ -140,14 +152,14 @@ class Projection:
         with self._writer.transaction():
             self._claims[partition] = claim = self._writer.claim(partition)
             stored = self._writer.load([donation_id])[donation_id]
-            account = Account(head=stored.head)
+            account = Account(head=stored.head, rows_sha256=stored.rows_sha256)
             try:
                 for _, event in stored.events:
                     account.fold(event, self._apply)
             except Exception as error:
                 return _short(error)
             batch = Batch(moves={partition: (claim, claim)})
-            _add_status(batch, partition, account)
+            _add_sum(batch, partition, _add_status(batch, partition, account))
             self._writer.unpark(donation_id)
             self._writer.write(batch)
         return None
@@ -155,6 +167,7 @@ class Projection:
     def _load(self, entries: Mapping[int, Sequence[Entry]], batch: Batch) -> None:
         """Bring every donation of the batch into memory: one query for all that are not there."""
         accounts = self._accounts
+        self._newest = len({entry.donation_id for entries_of in entries.values() for entry in entries_of})
         missing: dict[str, int] = {}
         for partition, entries_of in entries.items():
             for entry in entries_of:
@@ -171,8 +184,8 @@ class Projection:
             account = accounts[donation_id] = Account()
             if donation_id not in stored:
                 continue
-            account.head, account.parked = stored[donation_id].head, stored[donation_id].parked
-            for offset, event in () if account.parked else stored[donation_id].events:
+            events, account.head, account.parked, account.rows_sha256 = stored[donation_id]
+            for offset, event in () if account.parked else events:
                 self._fold_or_park(account, event, partition, offset, batch)
 
     def _fold(self, partition: int, entries: Sequence[Entry], batch: Batch, changed: dict[str, tuple[int, Account]]) -> None:
@@ -188,18 +201,18 @@ class Projection:
                 rows["entries"].append(_entry_row(entry, "void", reason, codec.sha256(entry.value)))
                 continue
             stamp = event.meta.ledger
-            digest = codec.sha256(entry.value)
-            tail = Tail(stamp.submitted_offset, digest)
+            sha256 = codec.sha256(entry.value)
+            tail = Tail(stamp.submitted_offset, sha256)
             if isinstance(event, SubmissionRefused):
-                rows["entries"].append(_entry_row(entry, "refused", None, digest))
+                rows["entries"].append(_entry_row(entry, "refused", None, sha256))
                 rows["refusals"].append(_refusal_row(entry, event))
                 continue
-            rows["entries"].append(_entry_row(entry, "admitted", None, digest))
-            account.head = Head(stamp.version, digest)
+            rows["entries"].append(_entry_row(entry, "admitted", None, sha256))
+            account.head = Head(stamp.version, sha256)
             if not account.parked:
                 self._fold_or_park(account, event, partition, entry.record.offset, batch)
                 changed[event.meta.donation_id] = (partition, account)
-        batch.moves[partition] = (claim, Claim(entries[-1].record.offset + 1, tail, claim.fence))
+        batch.moves[partition] = (claim, claim._replace(next_offset=entries[-1].record.offset + 1, tail=tail))
 
     def _fold_or_park(self, account: Account, event: Event, partition: int, offset: int, batch: Batch) -> None:
         if account.parked:
@@ -218,56 +231,72 @@ class Projection:
 _BLANK = Account()
 
 
-def _add_status(batch: Batch, partition: int, account: Account) -> None:
-    """The status row of a donation, and a row for each of its currencies and approvals that changed."""
+def _add_sum(batch: Batch, partition: int, added: int) -> None:
+    """Move the digest of a partition's status rows along."""
+    old, new = batch.moves[partition]
+    if new.rows_sum is not None:
+        batch.moves[partition] = (old, new._replace(rows_sum=(new.rows_sum + added) % digest.MODULUS))
+
+
+def _add_status(batch: Batch, partition: int, account: Account) -> int:
+    """The status row of a donation, and a row for each of its currencies and approvals that changed; returns what that adds to the sum."""
     donation = account.donation
     if donation is None:
-        return
+        return 0
     axes, headline, amounts = status.status(donation)
     pledge = donation.pledge
     parties = {party: None for leg in pledge.legs.values() for party in (leg.from_party, leg.to_party)}
-    batch.rows["donations"].append(
-        (
-            donation.donation_id,
-            partition,
-            donation.version,
-            account.head.sha256,
-            donation.oversight,
-            donation.contribution,
-            pledge.donor,
-            pledge.beneficiary,
-            list(parties),
-            list(pledge.legs),
-            list({approval.mechanism_id: None for approval in donation.approvals.values()}),
-            pledge.terms_sha256,
-            pledge.purpose,
-            headline,
-            *axes,
-            account.announced_on,
-            account.changed_at,
-            donation.next_deadline,
-        )
+    row = (
+        donation.donation_id,
+        partition,
+        donation.version,
+        account.head.sha256,
+        donation.oversight,
+        donation.contribution,
+        pledge.donor,
+        pledge.beneficiary,
+        list(parties),
+        list(pledge.legs),
+        list({approval.mechanism_id: None for approval in donation.approvals.values()}),
+        pledge.terms_sha256,
+        pledge.purpose,
+        headline,
+        *axes,
+        account.announced_on,
+        account.changed_at,
+        donation.next_deadline,
     )
-    for currency, row in amounts.items():
-        if account.amounts.get(currency) != row:  # most events move no money
-            batch.rows["amounts"].append((donation.donation_id, currency, *row))
-    account.amounts = amounts
+    if account.amounts != amounts:  # most events move no money
+        for currency, sums in amounts.items():
+            if account.amounts.get(currency) != sums:
+                batch.rows["amounts"].append((donation.donation_id, currency, *sums))
+        account.amounts = amounts
+        account.amount_lines = "".join([digest.amount_line(currency, sums) for currency, sums in sorted(amounts.items())])
     if account.approvals is not donation.approvals:
-        for approval_id, approval in donation.approvals.items():
+        account.approval_lines = ""
+        for approval_id, approval in sorted(donation.approvals.items()):
+            approval_row, line = _approval_row(donation.donation_id, approval)
             if account.approvals.get(approval_id) is not approval:
-                batch.rows["approvals"].append(_approval_row(donation.donation_id, approval))
+                batch.rows["approvals"].append(approval_row)
+            account.approval_lines += line
         account.approvals = donation.approvals
+    before = account.rows_sha256
+    account.rows_sha256 = codec.sha256((digest.donation_line(row) + account.amount_lines + account.approval_lines).encode())
+    batch.rows["donations"].append((*row, account.rows_sha256))
+    return digest.term(account.rows_sha256) - digest.term(before)
 
 
-def _approval_row(donation_id: str, approval: Approval) -> Row:
-    return (
+def _approval_row(donation_id: str, approval: Approval) -> tuple[Row, str]:
+    """With its line in canonical form."""
+    requested, granted = _by_currency(approval.requested), _by_currency(approval.granted)
+    row = (
         donation_id,
         approval.approval_id,
         approval.mechanism_id,
         approval.state,
         list(approval.legs),
-        _by_currency(approval.requested),
-        _by_currency(approval.granted),
+        Jsonb(requested),
+        Jsonb(granted),
         approval.requested_by,
         approval.requested_for,
         approval.requested_on,
@@ -276,17 +305,18 @@ def _approval_row(donation_id: str, approval: Approval) -> Row:
         list(approval.deciders),
         approval.valid_until,
     )
+    return row, digest.approval_line(row, requested, granted)
 
 
-def _by_currency(amounts: Amounts) -> Jsonb:
-    return Jsonb({currency: f"{amount:f}" for currency, amount in sorted(amounts.items())})
+def _by_currency(amounts: Amounts) -> dict[str, str]:
+    return {currency: f"{amount:f}" for currency, amount in sorted(amounts.items())}
 
 
-def _entry_row(entry: Entry, outcome: str, void: str | None, digest: bytes) -> Row:
+def _entry_row(entry: Entry, outcome: str, void: str | None, sha256: bytes) -> Row:
     record, event = entry.record, entry.event
     where = (record.partition, record.offset, outcome)
     if event is None or event.meta.ledger is None:
-        return (*where, entry.donation_id, *[None] * 9, void, digest, entry.value)
+        return (*where, entry.donation_id, *[None] * 9, void, sha256, entry.value)
     meta, stamp = event.meta, event.meta.ledger
     return (
         *where,
@@ -301,7 +331,7 @@ def _entry_row(entry: Entry, outcome: str, void: str | None, digest: bytes) -> R
         stamp.recorded_at,
         stamp.submitted_offset,
         void,
-        digest,
+        sha256,
         entry.value,
     )
 

@@ -170,6 +170,8 @@ def comparison_json(compared: Comparison) -> dict[str, Any]:
         "rows": compared.rows,
         "differences": compared.differences,
         "named": compared.named,
+        "sha256": compared.sha256,
+        "live_sha256": compared.live_sha256,
         "total_rows": compared.total_rows,
         "total_differences": compared.total_differences,
     }
@@ -184,6 +186,7 @@ def comparison(compared: Comparison) -> None:
     table.add_row("all", f"{compared.total_rows:,}", f"{compared.total_differences:,}", style="bold")
     out = console()
     out.print(table)
+    out.print(f"digest {compared.sha256.hex()}, live {compared.live_sha256.hex() if compared.live_sha256 else 'none kept'}")
     for name, keys in compared.named.items():
         for key in keys:
             out.print(f"differs: {name} {key}")

@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from aidtrail.audit import cuts
 from aidtrail.domain.fold import apply
 from aidtrail.errors import UnavailableError, UsageError
 from aidtrail.log import Log
@@ -34,7 +35,8 @@ COMPARED = {table: KEYS.get(table, ("partition", "offset")) for table in COLUMNS
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was compared at `cut`: rows of each table in both builds, and the keys of rows that differ (at most MAX_NAMED a table)."""
+    """What was compared at `cut`: rows of each table in both builds, and the keys of rows that differ (at most MAX_NAMED a table). The
+    digests (`audit.cuts`) are equal where nothing differs; `live_sha256` is None where the live build keeps none."""
 
     build: str
     live: str
@@ -42,6 +44,8 @@ class Comparison:
     rows: dict[str, int]
     differences: dict[str, int]
     named: dict[str, list[str]]
+    sha256: bytes
+    live_sha256: bytes | None
 
     @property
     def total_rows(self) -> int:
@@ -142,4 +146,11 @@ def _compare(connection: psycopg.Connection[tuple[object, ...]], build: str, liv
         rows[table] = int(str(count))
         differences[table] = len(keys)
         named[table] = ["/".join(map(str, values)) for values in keys[:MAX_NAMED]]
-    return Comparison(build, live, cut, rows, differences, named)
+    return Comparison(build, live, cut, rows, differences, named, cuts.of_build(connection, build).sha256, _kept(connection, live))
+
+
+def _kept(connection: schema.Connection, build: str) -> bytes | None:
+    try:
+        return cuts.of_build(connection, build).sha256
+    except UsageError:
+        return None

@@ -187,7 +187,7 @@ class Reader:
             conditions.append(_IN_SIGHT)
             values |= _seeing(filters.sight)
         where: LiteralString = " AND ".join(["donation_id > %(after)s", *conditions])
-        query: LiteralString = "SELECT * FROM live.donations d WHERE " + where + " ORDER BY donation_id LIMIT %(limit)s"
+        query: LiteralString = "SELECT " + _DONATION + " FROM live.donations d WHERE " + where + " ORDER BY donation_id LIMIT %(limit)s"
         with self._connection.cursor(row_factory=class_row(DonationRow)) as cursor:
             yield from cursor.execute(query, values)
 
@@ -307,6 +307,10 @@ def configure(connection: schema.Connection) -> None:
     connection.prepare_threshold = None  # a build that goes live replaces the views under a prepared statement
 
 
+_DONATION: LiteralString = (
+    "donation_id, partition, version, head_sha256, oversight, contribution, donor, beneficiary, parties, legs, mechanisms, terms_sha256,"
+    " purpose, headline, pledge, approval, disbursement, receipt, announced_on, changed_at, next_deadline"
+)
 _HISTORY: LiteralString = (
     'entries.partition, "offset", donation_id, outcome, entries.version, event_type, event_id, actor_id, party_id, recorded_at,'
     " void_reason, sha256, value"

@@ -5,6 +5,7 @@ views; the build that was live stays as it was, for the way back.
 """
 
 import hashlib
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from aidtrail.errors import UnavailableError, UsageError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 CONTROL = "aidtrail"
+BUILD = re.compile(r"views_[0-9]+", re.ASCII)
 TABLES = ("positions", "entries", "refusals", "donations", "amounts", "approvals", "parked")
 
 Connection = psycopg.Connection[tuple[object, ...]]

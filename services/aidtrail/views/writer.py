@@ -16,7 +16,7 @@ from aidtrail import codec
 from aidtrail.chain import Head, Tail
 from aidtrail.domain.events import Event
 from aidtrail.errors import FenceLostError
-from aidtrail.views import schema
+from aidtrail.views import digest, schema
 
 COLUMNS: Mapping[str, Mapping[str, str]] = {
     "entries": {
@@ -32,7 +32,7 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         "donation_id": "text", "partition": "int4", "version": "int8", "head_sha256": "bytea", "oversight": "text", "contribution": "text",
         "donor": "text", "beneficiary": "text", "parties": "text[]", "legs": "text[]", "mechanisms": "text[]", "terms_sha256": "bytea",
         "purpose": "text", "headline": "text", "pledge": "text", "approval": "text", "disbursement": "text", "receipt": "text",
-        "announced_on": "timestamptz", "changed_at": "timestamptz", "next_deadline": "timestamptz",
+        "announced_on": "timestamptz", "changed_at": "timestamptz", "next_deadline": "timestamptz", "rows_sha256": "bytea",
     },
     "amounts": {
         "donation_id": "text", "currency": "text", "pledged": "numeric", "approved": "numeric", "in_flight": "numeric",
@@ -58,11 +58,13 @@ Row = tuple[object, ...]
 
 
 class Claim(NamedTuple):
-    """A partition's position in a build, and the fence that this writer holds it with."""
+    """A partition's position in a build, and the fence that this writer holds it with. `rows_sum` is the digest of its status rows
+    (`digest`), None where it is not kept."""
 
     next_offset: int
     tail: Tail
     fence: int
+    rows_sum: int | None
 
 
 @dataclass(slots=True)
@@ -74,11 +76,13 @@ class Batch:
 
 
 class Stored(NamedTuple):
-    """What a build holds of a donation: its admitted events in order with their offsets, its head, and whether it is parked."""
+    """What a build holds of a donation: its admitted events in order with their offsets, its head, whether it is parked, and the digest of
+    its status rows."""
 
     events: list[tuple[int, Event]]
     head: Head
-    parked: bool
+    parked: bool = False
+    rows_sha256: bytes | None = None
 
 
 class Writer:
@@ -115,12 +119,13 @@ class Writer:
         with self.transaction():
             row = self._connection.execute(
                 "UPDATE positions SET fence = fence + 1 WHERE partition = %s"
-                " RETURNING next_offset, last_submitted_offset, last_outcome_sha256, fence",
+                " RETURNING next_offset, last_submitted_offset, last_outcome_sha256, fence, rows_sum",
                 (partition,),
             ).fetchone()
         assert row is not None, f"{self.build} has no position for partition {partition}"
-        next_offset, submitted_offset, sha256, fence = row
-        return Claim(next_offset, Tail(submitted_offset, sha256), fence)  # type: ignore[arg-type]
+        next_offset, submitted_offset, sha256, fence, rows_sum = cast(tuple[int, int, bytes, int, bytes | None], row)
+        kept = None if rows_sum is None else int.from_bytes(rows_sum, "big")
+        return Claim(next_offset, Tail(submitted_offset, sha256), fence, kept)
 
     def load(self, donation_ids: Sequence[str]) -> dict[str, Stored]:
         """What the build holds of these donations; those that it does not know are absent."""
@@ -132,12 +137,16 @@ class Writer:
                 (donation_ids,),
                 binary=True,
             )
-            for donation_id, offset, version, digest, value in cast(Iterable[tuple[str, int, int, bytes, bytes]], rows):
+            for donation_id, offset, version, sha256, value in cast(Iterable[tuple[str, int, int, bytes, bytes]], rows):
                 event, _ = codec.read_recorded(value)
                 assert isinstance(event, Event)
                 events = found[donation_id].events if donation_id in found else []
                 events.append((offset, event))
-                found[donation_id] = Stored(events, Head(version, digest), False)
+                found[donation_id] = Stored(events, Head(version, sha256))
+            if found:
+                query = "SELECT donation_id, rows_sha256 FROM donations WHERE donation_id = ANY(%s)"
+                for donation_id, sha256 in cast(Iterable[tuple[str, bytes]], self._loading.execute(query, (list(found),), binary=True)):
+                    found[donation_id] = found[donation_id]._replace(rows_sha256=sha256)
             for donation_id in self.parked(donation_ids):
                 found[donation_id] = found[donation_id]._replace(parked=True)
         return found
@@ -175,10 +184,11 @@ class Writer:
 def _move(cursor: psycopg.Cursor[tuple[object, ...]], moves: Mapping[int, tuple[Claim, Claim]]) -> None:
     """Move positions, guarded by fence and by where they stand: the row lock makes other writers wait, the guard then makes them fail."""
     for partition, (old, new) in sorted(moves.items()):
+        rows_sum = None if new.rows_sum is None else digest.to_bytes(new.rows_sum)
         cursor.execute(
-            "UPDATE positions SET next_offset = %s, last_submitted_offset = %s, last_outcome_sha256 = %s"
+            "UPDATE positions SET next_offset = %s, last_submitted_offset = %s, last_outcome_sha256 = %s, rows_sum = %b"
             " WHERE partition = %s AND fence = %s AND next_offset = %s",
-            (new.next_offset, *new.tail, partition, old.fence, old.next_offset),
+            (new.next_offset, *new.tail, rows_sum, partition, old.fence, old.next_offset),
         )
         if cursor.rowcount != 1:
             raise FenceLostError(f"partition {partition}: expected fence {old.fence} at offset {old.next_offset}, found another writer's")
