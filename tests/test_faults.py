@@ -37,8 +37,10 @@ from tests.bench import lives
 from tests.brokers import Broker
 from tests.waiting import eventually
 
-# kafka-python leaves the sockets of refused connections to the garbage collector.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning"),
+    pytest.mark.usefixtures("refused_sockets"),
+]
 
 PARTITIONS = 6
 AIDTRAIL = Path(sys.executable).with_name("aidtrail")

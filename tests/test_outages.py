@@ -1,6 +1,5 @@
 """What must hold when the database and the broker are away for a while: the services stay, say so, and catch up. Counted."""
 
-import gc
 import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,19 +22,11 @@ from tests.pipeline import TOPICS
 from tests.test_faults import PARTITIONS, Pipeline
 from tests.waiting import eventually
 
-# kafka-python 3.0.12 leaves a socket whose connection was refused to the garbage collector, which closes it and warns.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+pytestmark = [pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"), pytest.mark.usefixtures("refused_sockets")]
 
 SERVICES = ("ledger", "project")
 DONATIONS = 10
 SECONDS = 90.0
-
-
-@pytest.fixture(autouse=True)
-def such_sockets_are_collected_here_and_not_in_a_later_test(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    yield
-    caplog.get_records("call").clear()  # they hold exceptions, and these the sockets
-    gc.collect()
 
 
 @pytest.fixture

@@ -59,7 +59,7 @@ class _Submission:
 class Intake:
     """`outcomes` reads the views, and is called in a thread. Start, use and close it in one event loop."""
 
-    def __init__(self, log: Log, topics: Topics, outcomes: Outcomes, *, acknowledge_seconds: float = ACKNOWLEDGE_SECONDS) -> None:
+    def __init__(self, log: Log, topics: Topics, outcomes: Outcomes, *, acknowledge_seconds: float) -> None:
         self._log = log
         self._topics = topics
         self._outcomes = outcomes

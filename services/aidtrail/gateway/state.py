@@ -18,7 +18,7 @@ from aidtrail.domain.authority import Person, sight
 from aidtrail.domain.registry import Registry
 from aidtrail.errors import TokenError, UnavailableError
 from aidtrail.gateway import problems
-from aidtrail.gateway.intake import Intake
+from aidtrail.gateway.intake import ACKNOWLEDGE_SECONDS, Intake
 from aidtrail.gateway.tokens import Verifier
 from aidtrail.log import Log
 from aidtrail.registry_reader import RegistryReader
@@ -40,10 +40,20 @@ OUTAGE_SECONDS = 0.3
 
 
 class Gateway:
-    """`open_log` is called for each thread that needs a log of its own; the logs are closed by who opened them."""
+    """`open_log` is called for each thread that needs a log of its own; the logs are closed by who opened them. A request waits for
+    `acknowledge_seconds` for the log to take its event."""
 
-    def __init__(self, open_log: Callable[[], Log], topics: Topics, views: str, verifier: Verifier) -> None:
+    def __init__(
+        self,
+        open_log: Callable[[], Log],
+        topics: Topics,
+        views: str,
+        verifier: Verifier,
+        *,
+        acknowledge_seconds: float = ACKNOWLEDGE_SECONDS,
+    ) -> None:
         self._topics = topics
+        self._acknowledge_seconds = acknowledge_seconds
         self._verifier = verifier
         self._log = open_log()
         self._registry = RegistryReader(open_log(), topics.registry)
@@ -70,7 +80,7 @@ class Gateway:
         """In the event loop. Raises UnavailableError when the log cannot be read."""
         self._follow()
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, "gateway"))
-        self.intake = Intake(self._log, self._topics, self.outcomes)
+        self.intake = Intake(self._log, self._topics, self.outcomes, acknowledge_seconds=self._acknowledge_seconds)
         self._follower.start()
         self._pool.open()
 
