@@ -14,7 +14,8 @@
       projection      `domain.fold.apply` folds entries, `domain.status` names the result
       views           PostgreSQL: schema (builds), writer, reader
     timekeeper      finds in the views what has fallen due, and submits that it expired
-    audit           `replay` rules again and `rebuild` projects again, and both compare; `merkle` and `note` are what a seal is made of
+    audit           `replay` rules again and `rebuild` projects again, and both compare
+      seal            signs what `recorded` holds: `merkle` trees, stated in a `manifest`, kept as `tiles`, signed as a `note`
     importers       what others report (UN OCHA FTS) as observed donations
 
 `service` is the loop of the long-running services, `probes` and `health` say how they are, `topics` the names of the three topics, `config`

@@ -60,6 +60,11 @@ class Settings(BaseSettings):
         20_000, ge=100, description="Donations that the projector keeps in memory; the others are folded again from the views"
     )
 
+    seal_key: Path | None = Field(
+        None,
+        description="Secret key of `aidtrail audit seal`, a file that `aidtrail audit seal-key` makes. `aidtrail up` seals too, if set",
+    )
+
     @property
     def kafka_security(self) -> dict[str, object]:
         """The security settings in kafka-python's names."""

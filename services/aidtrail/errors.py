@@ -72,6 +72,11 @@ class NoteError(AidtrailError):
         self.where, self.expected, self.found = where, expected, found
 
 
+class SealError(AidtrailError):
+    """Log, topic, folder or checkpoint contradict what was sealed: nothing more is signed. Somebody has to look; trying again cannot
+    help."""
+
+
 class TokenError(AidtrailError):
     """An access token is not accepted. The message says why and repeats nothing of the token: it is safe to show and to log."""
 

@@ -31,3 +31,11 @@ STEP_SECONDS = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
 OUTAGES = Counter("aidtrail_outages", "Times that a service lost the log or the database and tried again", ["service"])
+TIME_TO_SEALED = Histogram(
+    "aidtrail_time_to_sealed_seconds",
+    "From the append of the oldest entry that a checkpoint is the first to cover to the append of that checkpoint",
+    buckets=(0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 2.5, 5, 10, 30, 60, 300),
+)
+SEALED_AT = Gauge("aidtrail_sealed_timestamp_seconds", "When this process last published a checkpoint, in seconds since 1970")
+SEALED_ENTRIES = Gauge("aidtrail_sealed_entries", "Entries that the newest checkpoint covers")
+UNSEALED_ENTRIES = Gauge("aidtrail_unsealed_entries", "Entries that no checkpoint covers yet")

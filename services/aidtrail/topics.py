@@ -1,4 +1,4 @@
-"""The names of the three topics, and making sure that they are what the contract says."""
+"""The names of the three topics, and making sure that they are what the contract says; and the name of a fourth, beside the contract."""
 
 from typing import NamedTuple
 
@@ -15,10 +15,15 @@ class Topics(NamedTuple):
     def of(cls, prefix: str) -> "Topics":
         return cls(f"{prefix}.submitted", f"{prefix}.recorded", f"{prefix}.registry")
 
+    @property
+    def checkpoints(self) -> str:
+        """What `recorded` was, signed: written and read by the seal alone (`audit.seal`), so no service waits for it to be there."""
+        return f"{self.recorded.removesuffix('.recorded')}.checkpoints"
+
     def create(self, log: Log, partitions: int) -> list[str]:
         """Create what is missing; returns the topics created. `submitted` and `recorded` have the same number of partitions, for ever:
-        a donation's partition follows from it. The registry has one."""
-        wanted = {self.submitted: partitions, self.recorded: partitions, self.registry: 1}
+        a donation's partition follows from it. Registry and checkpoints have one."""
+        wanted = {self.submitted: partitions, self.recorded: partitions, self.registry: 1, self.checkpoints: 1}
         return [topic for topic, count in wanted.items() if log.create_topic(topic, count)]
 
     def differences(self, log: Log) -> list[str]:

@@ -9,7 +9,7 @@ import sys
 import psycopg
 import typer
 
-from aidtrail.cli import audit, demo, doctor, donations, fts, registry, schemas, services, submit, token, topics
+from aidtrail.cli import audit, demo, doctor, donations, fts, registry, schemas, seal, services, submit, token, topics
 from aidtrail.errors import AidtrailError, UnavailableError, UsageError
 
 app = typer.Typer(
@@ -34,6 +34,8 @@ app.command("token")(token.token)
 app.command("doctor")(doctor.doctor)
 app.add_typer(registry.app, name="registry")
 app.add_typer(fts.app, name="import")
+audit.app.command("seal")(seal.seal)
+audit.app.command("seal-key")(seal.key)
 app.add_typer(audit.app, name="audit")
 app.add_typer(topics.app, name="topics")
 app.add_typer(schemas.app, name="schemas")

@@ -11,6 +11,9 @@ from typing import Annotated, Literal
 import typer
 
 from aidtrail import config, probes, service
+from aidtrail.audit.keys import read_key
+from aidtrail.audit.note import ED25519
+from aidtrail.audit.seal import Sealer
 from aidtrail.cli import registry, token
 from aidtrail.cli.backends import Backends, backends, public
 from aidtrail.config import Settings
@@ -32,7 +35,8 @@ Which = Literal["all", "pledges", "approvals", "disbursements", "receipts", "sta
 
 
 def up() -> None:
-    """Run ledger, projector, timekeeper and gateway in one process, on the embedded PostgreSQL if nothing else is set."""
+    """Run ledger, projector, timekeeper and gateway in one process, on the embedded PostgreSQL if nothing else is set; and the seal, if it
+    has a key."""
     settings = _prepared()
     with backends(settings) as opened, _stopping() as stop:
         if settings.log is None:
@@ -40,6 +44,8 @@ def up() -> None:
         logger.info("log: %s", public(settings.log) or f"embedded PostgreSQL in {settings.home}")
         logger.info("views: %s", public(settings.views) or f"embedded PostgreSQL in {settings.home}")
         made = makers(opened)
+        if settings.seal_key is None:
+            del made["sealer"]
         try:
             token.verifier(settings)
         except UsageError as error:
@@ -61,7 +67,7 @@ def up() -> None:
 
 def ledger() -> None:
     """Rule on what is submitted. Run as many as there are partitions, at most."""
-    _serve("ledger")
+    serve_one("ledger")
 
 
 def project(
@@ -69,7 +75,7 @@ def project(
 ) -> None:
     """Keep the views up to date. Run as many as there are partitions, at most."""
     if not unpark_:
-        _serve("projector")
+        serve_one("projector")
         return
     settings = _prepared()
     with backends(settings) as opened:
@@ -83,7 +89,7 @@ def project(
 
 def timekeeper() -> None:
     """Submit PledgeExpired and ApprovalExpired when they fall due. Safe to run twice."""
-    _serve("timekeeper")
+    serve_one("timekeeper")
 
 
 def serve(
@@ -92,7 +98,7 @@ def serve(
     ] = "all",
 ) -> None:
     """Serve HTTP: submit events, read donations. Each service can run alone, with rights of its own; all of them read."""
-    _serve("gateway", {"all": SERVICES, "status": ()}.get(which, (which,)))
+    serve_one("gateway", {"all": SERVICES, "status": ()}.get(which, (which,)))
 
 
 def makers(opened: Backends, chosen: Sequence[str] = SERVICES) -> dict[str, Make]:
@@ -114,7 +120,12 @@ def makers(opened: Backends, chosen: Sequence[str] = SERVICES) -> dict[str, Make
         shared = Gateway(opened.open_log, topics, opened.views, token.verifier(settings))
         return Server(shared, topics, settings.listen, chosen)
 
-    return {"ledger": ledger, "projector": projector, "timekeeper": timekeeper, "gateway": gateway}
+    def sealer(stop: Event) -> Service:
+        if settings.seal_key is None:
+            raise UsageError("AIDTRAIL_SEAL_KEY: expected the file of a key, found nothing; make one with 'aidtrail audit seal-key'")
+        return Sealer(opened.open_log(), topics, read_key(settings.seal_key, ED25519), settings.home / "seal")
+
+    return {"ledger": ledger, "projector": projector, "timekeeper": timekeeper, "gateway": gateway, "sealer": sealer}
 
 
 class Running:
@@ -164,7 +175,7 @@ class Running:
             self._stop.set()
 
 
-def _serve(name: str, chosen: Sequence[str] = SERVICES) -> None:
+def serve_one(name: str, chosen: Sequence[str] = SERVICES) -> None:
     settings = _prepared()
     pulses = _probed(settings, [name])
     with backends(settings) as opened, _stopping() as stop:

@@ -1,4 +1,4 @@
-"""`aidtrail topics`: the three topics of the pipeline."""
+"""`aidtrail topics`: the topics of the pipeline."""
 
 from typing import Annotated
 
@@ -24,7 +24,7 @@ def create(
     with backends(settings) as opened:
         default = EMBEDDED_PARTITIONS if settings.log is None else DEFAULT_PARTITIONS
         created = opened.topics.create(opened.log, default if partitions is None else partitions)
-        for topic in opened.topics:
+        for topic in (*opened.topics, opened.topics.checkpoints):
             print(f"{topic}: {'created' if topic in created else 'was there'}")
         _report(opened.topics.differences(opened.log))
 

@@ -1,0 +1,718 @@
+"""The seal: what it signs is true and stays true, wherever it is killed and whatever is put back."""
+
+import hashlib
+import itertools
+import os
+import random
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aidtrail.audit.checkpoints import Signed, opened, published, records
+from aidtrail.audit.folder import Disk
+from aidtrail.audit.keys import make_key, read_key
+from aidtrail.audit.manifest import Manifest, Stand
+from aidtrail.audit.merkle import leaf_hash, root
+from aidtrail.audit.note import COSIGNATURE, ED25519, Note, SignerKey
+from aidtrail.audit.seal import Sealer
+from aidtrail.audit.sealed import CHECKPOINT, EVIDENCE, STATE
+from aidtrail.audit.tiles import TiledTree, tile_path, unbundled
+from aidtrail.errors import NoteError, SealError, UnavailableError, UsageError
+from aidtrail.log import Appended, Draft, Log
+from aidtrail.log.memory import MemoryLog
+from aidtrail.log.postgres import PostgresLog
+from aidtrail.topics import Topics
+from tests.waiting import eventually
+
+PARTITIONS = 3
+KEY = SignerKey.generate("aidtrail.example/log")
+
+
+class Unsynced(Disk):
+    """For tests in which nobody cuts the power."""
+
+    def sync(self, path: Path) -> None:
+        pass
+
+
+class Subject:
+    """A log, the seal's folder, and every note that was ever signed, published or not."""
+
+    def __init__(self, log: Log, folder: Path, prefix: str = "donations") -> None:
+        self.log, self.folder, self.topics = log, folder, Topics.of(prefix)
+        self.topics.create(log, PARTITIONS)
+        self.signed: list[Note] = []
+        self._numbers = itertools.count()
+
+    def record(self, count: int, partition: int | None = None, log: Log | None = None) -> None:
+        """Entries, in turn to each partition where none is named."""
+        appender = (log or self.log).appender()
+        numbers = itertools.islice(self._numbers, count)
+        appender.append(
+            [Draft(self.topics.recorded, n % PARTITIONS if partition is None else partition, b"K", f"entry {n}".encode()) for n in numbers]
+        )
+        appender.close()
+
+    @contextmanager
+    def sealer(self, log: Log | None = None, **options: Any) -> Iterator[Sealer]:
+        def note_down(note: Note, tree: TiledTree) -> Note:
+            self.signed.append(note)
+            return note
+
+        sealer = Sealer(
+            log or self.log, self.topics, KEY, self.folder, **{"seal_seconds": 0.0, "cosign": note_down, "disk": Unsynced(), **options}
+        )
+        try:
+            yield sealer
+        finally:
+            sealer.close()
+
+    def seal(self, **options: Any) -> None:
+        """Until all that is in the log is sealed."""
+        with self.sealer(**options) as sealer:
+            sealer.turn()
+            while self.sealed_records() < sum(self.log.end_offsets(self.topics.recorded).values()):
+                sealer.turn()
+
+    def sealed_records(self) -> int:
+        found = self.topic()
+        sizes = [one.checkpoint.size for one in found if isinstance(one, Signed)]
+        return counted(found)[max(sizes) - 1].records if sizes else 0
+
+    def topic(self) -> list[Manifest | Signed]:
+        end = self.log.end_offsets(self.topics.checkpoints)[0]
+        found = (published(record, KEY.verifier) for record in records(self.log, self.topics.checkpoints, 0, end))
+        return [one for one in found if one is not None]
+
+    def values(self) -> list[list[bytes]]:
+        """Of every partition of `recorded`."""
+        values: list[list[bytes]] = [[] for _ in range(PARTITIONS)]
+        for number, end in self.log.end_offsets(self.topics.recorded).items():
+            reader = self.log.reader(self.topics.recorded)
+            reader.assign({number: 0})
+            while len(values[number]) < end:
+                values[number] += [record.value or b"" for record in reader.poll(10_000, 5.0).get(number, [])]
+            reader.close()
+        return values
+
+    def require_true(self) -> int:
+        """All that was ever signed is of one chain of manifests, each of which states the log's own trees. Returns how many there are."""
+        found, values = self.topic(), self.values()
+        manifests = counted(found)
+        for number, (before, manifest) in enumerate(itertools.pairwise((None, *manifests))):
+            assert manifest is not None
+            assert manifest.breaks(before) is None
+            assert manifest.index == number
+        for manifest in {*manifests[::17], *manifests[-3:]}:
+            for (size, stated), leaves in zip(manifest.partitions, values, strict=True):
+                assert stated == root(leaves[:size])
+        leaves = [manifest.encode() for manifest in manifests]
+        checkpoints = [one for one in found if isinstance(one, Signed)]
+        checkpoints += [opened(note.encode(), KEY.verifier) for note in self.signed]
+        for signed in checkpoints:
+            assert 1 <= signed.checkpoint.size <= len(leaves)
+            assert signed.checkpoint.root == root(leaves[: signed.checkpoint.size]), "two histories signed"
+        return len(checkpoints)
+
+    def require_files(self) -> None:
+        """The folder is what tlog-tiles asks for at the newest checkpoint, whose signature verifies, and which the topic has as well."""
+        encoded = (self.folder / CHECKPOINT).read_bytes()
+        checkpoint = opened(encoded, KEY.verifier).checkpoint
+        found = self.topic()
+        assert checkpoint in [one.checkpoint for one in found if isinstance(one, Signed)]
+        manifests = counted(found)[: checkpoint.size]
+        require_tiles(self.folder, [leaf_hash(manifest.encode()) for manifest in manifests])
+        number, width = divmod(checkpoint.size, 256)
+        bundles = [tile_path("entries", before) for before in range(number)] + ([tile_path("entries", number, width)] if width else [])
+        entries = [entry for path in bundles for entry in unbundled((self.folder / path).read_bytes())]
+        assert entries == [manifest.encode() for manifest in manifests]
+        for number, values in enumerate(self.values()):
+            require_tiles(self.folder / f"partition/{number}", list(map(leaf_hash, values[: manifests[-1].partitions[number].size])))
+
+
+def counted(found: Sequence[Manifest | Signed]) -> list[Manifest]:
+    """The manifests that count: of each index the first that continues the chain."""
+    chain: list[Manifest] = []
+    for one in found:
+        if isinstance(one, Manifest) and one.breaks(chain[-1] if chain else None) is None:
+            chain.append(one)
+    return chain
+
+
+def require_tiles(folder: Path, hashes: list[bytes]) -> None:
+    """All tiles of the tree over these leaves, computed here level by level."""
+    level = 0
+    while hashes:
+        for number in range(-(-len(hashes) // 256)):
+            tile = hashes[256 * number : 256 * (number + 1)]
+            path = folder / tile_path(level, number, len(tile))
+            assert path.read_bytes() == b"".join(tile), path
+        full = [hashes[at : at + 256] for at in range(0, len(hashes) // 256 * 256, 256)]
+        for _ in range(8):
+            full = [
+                [hashlib.sha256(b"\x01" + left + right).digest() for left, right in zip(row[::2], row[1::2], strict=True)] for row in full
+            ]
+        hashes, level = [row[0] for row in full], level + 1
+
+
+@pytest.fixture(autouse=True)
+def short_polls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A turn that finds nothing ends soon."""
+    monkeypatch.setattr("aidtrail.audit.seal.POLL_SECONDS", 0.01)
+
+
+@pytest.fixture
+def memory_path() -> Iterator[Path]:
+    """A folder in memory where there is such a thing: these tests write a hundred thousand small files."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def subject(memory_path: Path) -> Subject:
+    return Subject(MemoryLog(), memory_path / "seal")
+
+
+def test_every_record_is_a_leaf_and_comes_under_a_checkpoint(log: Log, topic: str, tmp_path: Path) -> None:
+    subject = Subject(log, tmp_path, topic)
+    for count in (1, 300, 700, 5):
+        subject.record(count)
+        subject.seal()
+
+    assert subject.sealed_records() == 1006
+    assert subject.require_true() >= 4
+    subject.require_files()
+
+
+def test_tiles_are_whole_when_a_tree_of_manifests_fills_several(subject: Subject) -> None:
+    with subject.sealer() as sealer:
+        for _ in range(520):
+            subject.record(2)
+            sealer.turn()
+
+    subject.require_true()
+    subject.require_files()
+    assert not list((subject.folder / "tile" / "0" / "000.p").glob("*")), "partial tiles of a full one are left"
+
+
+def test_nothing_new_is_not_sealed_again(subject: Subject) -> None:
+    subject.record(10)
+    subject.seal()
+    before = subject.log.end_offsets(subject.topics.checkpoints)
+    for _ in range(3):
+        with subject.sealer() as sealer:
+            sealer.turn()
+            sealer.turn()
+
+    assert subject.log.end_offsets(subject.topics.checkpoints) == before
+
+
+# --- killed at every step -----------------------------------------------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+class Fragile(Disk):
+    """A disk, and an appender, that end the process at one step: before it, or half way. With `rng` what was not synced may be lost."""
+
+    def __init__(self, kill_at: int, rng: random.Random | None = None) -> None:
+        self.steps = 0
+        self._kill_at = kill_at
+        self._rng = rng
+        self._unsynced_files: set[Path] = set()
+        self._undo: dict[Path, list[Callable[[], None]]] = {}
+
+    def step(self) -> None:
+        self.steps += 1
+        if self.steps == self._kill_at:
+            if self._rng is not None:
+                self._cut_power(self._rng)
+            raise Killed
+
+    def make_folder(self, path: Path) -> None:
+        self.step()
+        super().make_folder(path)
+        self._undo.setdefault(path.parent, []).append(lambda: shutil.rmtree(path, ignore_errors=True))
+
+    def write(self, path: Path, data: bytes) -> None:
+        super().write(path, data[: len(data) // 2])
+        self._unsynced_files.add(path)
+        self.step()
+        super().write(path, data)
+
+    def rename(self, old: Path, new: Path) -> None:
+        self.step()
+        before = new.read_bytes() if new.exists() else None
+        super().rename(old, new)
+        if old in self._unsynced_files:
+            self._unsynced_files.remove(old)
+            self._unsynced_files.add(new)
+
+        def undo() -> None:
+            if before is not None:
+                new.write_bytes(before)
+            else:
+                new.unlink(missing_ok=True)
+
+        self._undo.setdefault(new.parent, []).append(undo)
+
+    def remove(self, path: Path) -> None:
+        self.step()
+        super().remove(path)
+
+    def remove_folder(self, path: Path) -> None:
+        self.step()
+        super().remove_folder(path)
+
+    def sync(self, path: Path) -> None:
+        self.step()
+        self._unsynced_files.discard(path)
+        self._undo.pop(path, None)
+
+    def _cut_power(self, rng: random.Random) -> None:
+        for path in sorted(self._unsynced_files):
+            if path.exists():
+                path.write_bytes(path.read_bytes()[: rng.randrange(path.stat().st_size + 1)])
+        for undone in self._undo.values():
+            for undo in reversed(undone[rng.randrange(len(undone) + 1) :]):
+                undo()
+
+
+class FragileLog:
+    """A log whose appends are two steps of a fragile disk: before and after the records stand in the log."""
+
+    def __init__(self, log: Log, disk: Fragile) -> None:
+        self._log, self._disk = log, disk
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
+
+    def appender(self) -> Any:
+        appender, disk = self._log.appender(), self._disk
+
+        class Appender:
+            def append(self, drafts: Sequence[Draft]) -> list[Appended]:
+                disk.step()
+                appended = appender.append(drafts)
+                disk.step()
+                return appended
+
+            def close(self) -> None:
+                appender.close()
+
+        return Appender()
+
+
+def begun(folder: Path) -> Subject:
+    """Sealed so far that the next seals fill tiles."""
+    subject = Subject(MemoryLog(), folder)
+    subject.record(250, 0)
+    subject.seal()
+    return subject
+
+
+def seal_under(subject: Subject, disk: Fragile) -> None:
+    """Three seals, each of more."""
+    log: Any = FragileLog(subject.log, disk)
+    with subject.sealer(log, disk=disk) as sealer:
+        sealer.turn()
+        for count in (10, 300, 5):
+            subject.record(count)
+            sealer.turn()
+
+
+@pytest.mark.parametrize("seeds", [[None], [1], pytest.param([2, 3, 4, 5, 6], marks=pytest.mark.long)], ids=["killed", "power", "powers"])
+def test_killed_at_every_step_it_signs_one_history_and_goes_on(seeds: list[int | None], memory_path: Path) -> None:
+    """With a seed the power is cut: some of what was not synced is lost."""
+    counting = Fragile(0)
+    seal_under(begun(memory_path / "count"), counting)
+    checkpoints = 0
+    for at, seed in itertools.product(range(1, counting.steps + 1), seeds):
+        subject = begun(memory_path / f"{at}-{seed}")
+        with pytest.raises(Killed):
+            seal_under(subject, Fragile(at, random.Random(1000 * seed + at) if seed is not None else None))
+        subject.record(7)
+        subject.seal()
+        subject.record(300)
+        subject.seal()
+        checkpoints += subject.require_true()
+        subject.require_files()
+        shutil.rmtree(subject.folder)
+    print(f"{counting.steps} steps, killed at each: {checkpoints} checkpoints signed, 0 conflicting")
+
+    assert counting.steps > 50
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_an_append_whose_outcome_is_unknown_is_looked_up(subject: Subject, when: Any) -> None:
+    log: Any = subject.log
+    with subject.sealer() as sealer:
+        sealer.turn()
+        for _ in range(5):
+            subject.record(10)
+            log.fail_next_append = when
+            sealer.turn()
+            sealer.turn()
+
+    subject.record(1)
+    subject.seal()
+    subject.require_true()
+    subject.require_files()
+
+
+# --- put back ------------------------------------------------------------------------------------------------------------------------
+
+
+def copies(subject: Subject, count: int, where: Path) -> list[Path]:
+    """Seal so often, with a copy of the folder after each."""
+    made = []
+    for number in range(count):
+        subject.record(random.Random(number).randrange(1, 200))
+        subject.seal()
+        made.append(Path(shutil.copytree(subject.folder, where / str(number))))
+    return made
+
+
+def put_back(subject: Subject, copy: Path) -> None:
+    shutil.rmtree(subject.folder)
+    shutil.copytree(copy, subject.folder)
+
+
+def test_with_an_older_folder_put_back_it_goes_on_from_the_topic(subject: Subject, tmp_path: Path) -> None:
+    made = copies(subject, 8, tmp_path / "copies")
+    for copy in made:
+        put_back(subject, copy)
+        subject.record(20)
+        subject.seal()
+        subject.require_files()
+    print(f"{len(made)} backups put back: {subject.require_true()} checkpoints signed, 0 conflicting")
+
+
+def test_without_its_folder_it_goes_on_from_the_topic(subject: Subject, tmp_path: Path) -> None:
+    copies(subject, 3, tmp_path / "copies")
+    shutil.rmtree(subject.folder)
+    subject.record(20)
+    subject.seal()
+
+    subject.require_true()
+    subject.require_files()
+
+
+@pytest.mark.parametrize("left", range(0, 16, 3))
+def test_a_topic_that_lost_its_end_is_given_it_again(subject: Subject, tmp_path: Path, left: int) -> None:
+    copies(subject, 8, tmp_path / "copies")
+    cut(subject.log, subject.topics.checkpoints, 0, left)
+    subject.seal()
+    subject.record(20)
+    subject.seal()
+
+    subject.require_true()
+    subject.require_files()
+
+
+def test_with_folder_and_topic_put_back_unequally_it_signs_one_history(memory_path: Path) -> None:
+    for seed in range(20):
+        rng = random.Random(seed)
+        subject = Subject(MemoryLog(), memory_path / f"{seed}")
+        made = copies(subject, 6, memory_path / f"{seed}-copies")
+        keep_folder = rng.random() < 0.5  # one of the two memories is whole
+        if keep_folder:
+            cut(subject.log, subject.topics.checkpoints, 0, rng.randrange(12))
+        else:
+            put_back(subject, rng.choice(made))
+        subject.record(5)
+        subject.seal()
+        subject.require_true()
+
+
+def cut(log: Log, topic: str, partition: int, left: int) -> None:
+    """Only so many records are left, as after a restore of an older copy."""
+    memory: Any = log
+    del memory._topics[topic][partition][left:]
+
+
+# --- contradictions: nothing is signed -------------------------------------------------------------------------------------------------
+
+
+def require_refused(subject: Subject, match: str, **options: Any) -> None:
+    signed, end = len(subject.signed), subject.log.end_offsets(subject.topics.checkpoints)
+    for _ in range(2):
+        with pytest.raises(SealError, match=match), subject.sealer(**options) as sealer:
+            sealer.turn()
+
+    assert (len(subject.signed), subject.log.end_offsets(subject.topics.checkpoints)) == (signed, end)
+
+
+def test_a_log_that_lost_its_end_is_not_sealed(subject: Subject) -> None:
+    subject.record(30)
+    subject.seal()
+    cut(subject.log, subject.topics.recorded, 1, 4)
+
+    require_refused(subject, "partition 1: expected 10 records, found its end at 4")
+    assert list((subject.folder / EVIDENCE).glob("manifest-*"))
+
+
+def test_a_log_that_lost_its_end_and_grew_again_is_not_sealed(subject: Subject) -> None:
+    subject.record(30)
+    subject.seal()
+    cut(subject.log, subject.topics.recorded, 1, 4)
+    subject.record(40)
+
+    require_refused(subject, "partition 1 offset 9: the log is not as it was sealed")
+
+
+def test_a_log_that_loses_its_end_under_a_running_seal_is_not_sealed(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aidtrail.audit.seal.LOOK_SECONDS", 0.0)
+    subject.record(30)
+    with subject.sealer() as sealer:
+        sealer.turn()
+        cut(subject.log, subject.topics.recorded, 1, 4)
+        with pytest.raises((SealError, UnavailableError)):
+            sealer.turn()
+
+    require_refused(subject, "found its end at 4")
+
+
+def test_a_rewritten_log_is_not_sealed_from_the_topic_alone(subject: Subject) -> None:
+    subject.record(30)
+    subject.seal()
+    memory: Any = subject.log
+    rewritten = memory._topics[subject.topics.recorded][2]
+    rewritten[3] = rewritten[3]._replace(value=b"rewritten")
+    shutil.rmtree(subject.folder)
+
+    require_refused(subject, "manifest 0, partition 2: the log is not as it was sealed")
+
+
+def test_two_histories_under_one_key_are_kept_as_evidence(subject: Subject, tmp_path: Path) -> None:
+    """Folder and topic are both put back, and go on otherwise; then the first folder comes back."""
+    subject.record(30)
+    subject.seal()
+    before = shutil.copytree(subject.folder, tmp_path / "before")
+    subject.record(5)
+    subject.seal()
+    first = shutil.copytree(subject.folder, tmp_path / "first")
+    put_back(subject, Path(before))
+    cut(subject.log, subject.topics.checkpoints, 0, 2)
+    subject.record(5)
+    subject.seal()
+    put_back(subject, Path(first))
+
+    require_refused(subject, "topic and folder have two manifests 1")
+    assert len(list((subject.folder / EVIDENCE).glob("manifest-1-*"))) == 2
+
+
+@pytest.mark.parametrize("path", [STATE, CHECKPOINT, "partition/1/tile/0/000.p/12", "tile/0/000.p/1", "tile/entries/000.p/1"])
+def test_a_damaged_folder_is_named_and_nothing_is_signed(subject: Subject, path: str) -> None:
+    subject.record(36)
+    subject.seal()
+    file = subject.folder / path
+    whole = bytearray(file.read_bytes())
+    for at in range(0, len(whole), max(1, len(whole) // 40)):
+        damaged = bytearray(whole)
+        damaged[at] ^= 1
+        file.write_bytes(damaged)
+        with suppress(SealError, UsageError), subject.sealer() as sealer:
+            sealer.turn()
+            assert path == STATE, "only where it looks in the topic first can it do without"
+    file.write_bytes(whole[:-1])
+    require_refused(subject, "damaged")
+    file.write_bytes(whole)
+    subject.record(3)
+    subject.seal()
+
+    subject.require_true()
+    subject.require_files()
+
+
+def test_a_second_seal_in_the_same_folder_is_refused(subject: Subject) -> None:
+    with subject.sealer(), pytest.raises(UnavailableError, match="another seal works in"), subject.sealer():
+        pass
+
+
+def test_a_folder_of_another_key_is_refused(subject: Subject) -> None:
+    subject.record(1)
+    subject.seal()
+    with pytest.raises(UsageError, match="the seal's folder of another key"):
+        Sealer(subject.log, subject.topics, SignerKey.generate("other.example"), subject.folder).turn()
+
+
+def test_two_seals_with_one_key_sign_one_history(subject: Subject, tmp_path: Path) -> None:
+    other = Subject(subject.log, tmp_path / "other")
+    with subject.sealer() as one, other.sealer() as two:
+        for turn in range(60):
+            subject.record(3)
+            (one, two)[turn % 3 % 2].turn()
+    subject.signed += other.signed
+    subject.seal()
+
+    assert len(other.signed) > 5
+    subject.require_true()
+
+
+def test_what_others_write_into_the_topic_has_no_effect(subject: Subject) -> None:
+    stranger = SignerKey.generate("stranger.example")
+    appender = subject.log.appender()
+    with subject.sealer() as sealer:
+        sealer.turn()
+        for value in (b"", b"junk", Manifest.after(None, stranger.name, (Stand(9, bytes(32)),) * 3).encode()):
+            appender.append([Draft(subject.topics.checkpoints, 0, b"?", value)])
+            subject.record(3)
+            sealer.turn()
+            sealer.turn()
+    subject.seal()
+
+    assert subject.require_true() >= 3
+    subject.require_files()
+
+
+# --- manifests ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_manifest_is_written_in_one_way() -> None:
+    view = bytes(range(32))
+    first = Manifest.after(None, "a.example", (Stand(0, root([])), Stand(2, root([b"a", b"b"]))))
+    second = Manifest.after(first, "a.example", (Stand(1, root([b"c"])), *first.partitions[1:]), view)
+    lines = second.encode().decode().split("\n")
+
+    assert lines[:3] == ["aidtrail-manifest/1", "a.example", "1"]
+    assert Manifest.parse(second.encode()) == second
+    assert second.breaks(first) is None
+    assert first.breaks(None) is None
+    for other in (
+        *("\n".join((*lines[:n], *lines[n + 1 :])) for n in range(len(lines))),
+        "\n".join(lines) + "\n",
+        "\n".join(lines).replace("\n1\n", "\n01\n"),
+        "\n".join(lines).replace("\n1\n", "\n-1\n"),
+        "\n".join(lines).replace("=", ""),
+    ):
+        parsed = None
+        try:
+            parsed = Manifest.parse(other.encode())
+        except NoteError:
+            continue
+        assert parsed.breaks(first) is not None, other
+
+
+def test_a_manifest_that_steps_back_does_not_come_next() -> None:
+    first = Manifest.after(None, "a.example", (Stand(5, bytes(32)),))
+    for stands in ((Stand(4, bytes(32)),), (Stand(5, b"\x01" * 32),), (Stand(5, bytes(32)),) * 2):
+        assert Manifest.after(first, "a.example", stands).breaks(first) is not None
+    assert Manifest.after(first, "b.example", first.partitions).breaks(first) is not None
+
+
+# --- keys, and the real process ---------------------------------------------------------------------------------------------------
+
+
+def test_a_secret_key_is_its_owners_alone(tmp_path: Path) -> None:
+    file = tmp_path / "keys" / "seal"
+    key = make_key("a.example", ED25519, file)
+
+    assert read_key(file, ED25519) == key
+    assert file.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(UsageError, match="expected a place for a new file"):
+        make_key("a.example", ED25519, file)
+    with pytest.raises(UsageError, match="found that of a seal"):
+        read_key(file, COSIGNATURE)
+    file.chmod(0o640)
+    with pytest.raises(UsageError, match="chmod 600"):
+        read_key(file, ED25519)
+    with pytest.raises(UsageError, match="expected the secret key of a seal"):
+        read_key(tmp_path / "none", ED25519)
+    with pytest.raises(UsageError, match="key name"):
+        make_key("a name", ED25519, tmp_path / "other")
+
+
+def start_seal(url: str, home: Path, key: Path) -> "subprocess.Popen[bytes]":
+    environment = {**os.environ, "AIDTRAIL_LOG": url, "AIDTRAIL_HOME": str(home), "AIDTRAIL_SEAL_KEY": str(key)}
+    command = [sys.executable, "-c", "from aidtrail.cli import main; main()", "audit", "seal"]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize("kills", [6, pytest.param(60, marks=pytest.mark.long)])
+def test_a_process_that_is_killed_again_and_again_signs_one_history(database_url: str, tmp_path: Path, kills: int) -> None:
+    rng = random.Random(kills)
+    log = PostgresLog(database_url)
+    subject = Subject(log, tmp_path / "home" / "seal")
+    key = tmp_path / "key"
+    key.write_text(KEY.skey + "\n")
+    key.chmod(0o600)
+    for _ in range(kills):
+        subject.record(rng.randrange(1, 400))
+        before = subject.sealed_records()
+        process = start_seal(database_url, tmp_path / "home", key)
+        assert eventually(lambda before=before: subject.sealed_records() > before)  # type: ignore[misc]
+        for _ in range(rng.randrange(40)):
+            subject.record(rng.randrange(1, 40))
+        process.send_signal(signal.SIGKILL)
+        process.wait(30)
+    subject.record(1)
+    subject.seal()
+    checkpoints = subject.require_true()
+    subject.require_files()
+    print(f"{kills} kills: {checkpoints} checkpoints signed, 0 conflicting")
+    log.close()
+
+
+def test_what_is_recorded_is_sealed_soon(database_url: str, tmp_path: Path) -> None:
+    """From the append of an entry to that of the first checkpoint that covers it, at 200 entries a second. Printed, not judged."""
+    log, reading = PostgresLog(database_url), PostgresLog(database_url)
+    subject = Subject(log, tmp_path)
+    stop = threading.Event()
+
+    def run() -> None:
+        with subject.sealer(reading, seal_seconds=0.5) as sealer:
+            while not stop.is_set():
+                sealer.turn()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        for _ in range(60):
+            subject.record(10)
+            time.sleep(0.05)
+        assert eventually(lambda: subject.sealed_records() == 600)
+    finally:
+        stop.set()
+        thread.join()
+    seconds = sorted(lags(subject))
+    print(
+        f"{len(seconds)} entries: sealed after {statistics.median(seconds):.2f} s in the median, {seconds[-len(seconds) // 100]:.2f} s p99"
+    )
+    log.close()
+    reading.close()
+
+    assert len(seconds) == 600
+
+
+def lags(subject: Subject) -> Iterator[float]:
+    manifests: list[Manifest] = []
+    covered: Mapping[int, int] = dict.fromkeys(range(PARTITIONS), 0)
+    reader = subject.log.reader(subject.topics.recorded)
+    for record in records(subject.log, subject.topics.checkpoints, 0, subject.log.end_offsets(subject.topics.checkpoints)[0]):
+        found = published(record, KEY.verifier)
+        if isinstance(found, Manifest):
+            manifests.append(found)
+        elif found is not None:
+            sizes = {number: stand.size for number, stand in enumerate(manifests[found.checkpoint.size - 1].partitions)}
+            for number, begin in covered.items():
+                reader.assign({number: begin})
+                while begin < sizes[number]:
+                    for entry in reader.poll(sizes[number] - begin, 5.0).get(number, []):
+                        yield (record.timestamp - entry.timestamp) / 1000
+                        begin = entry.offset + 1
+            covered = sizes
+    reader.close()
