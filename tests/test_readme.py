@@ -1,12 +1,17 @@
 """README's commands run, and its settings are those of the code. (What it shows of the demo is held against it in test_cli.)"""
 
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from aidtrail.config import Settings
+from tests.brokers import free_ports
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -68,8 +73,39 @@ def test_the_commands_of_use_it_run_as_they_stand(tmp_path: Path) -> None:
     assert ", 0 differences" in said
 
 
+def test_the_commands_of_over_http_run_as_they_stand(tmp_path: Path) -> None:
+    """curl, the client in Python and JavaScript live a donation together."""
+    require("curl", "node")
+    (port,) = free_ports(1)
+    http = "\n".join(blocks("Over HTTP"))
+    assert http.count("http://127.0.0.1:8080") == 1
+    script = http.replace("http://127.0.0.1:8080", f"http://127.0.0.1:{port}")
+
+    said = _run(f"{_files()}\naidtrail registry load registry.ndjson\n{script}", tmp_path, {"AIDTRAIL_LISTEN": f"127.0.0.1:{port}"})
+
+    ready, pledged, confirmed, withdrawn, *history = said.splitlines()[-7:]
+    assert json.loads(ready) == {"ready": True}
+    assert (json.loads(pledged)["outcome"], json.loads(pledged)["version"]) == ("admitted", 1)
+    assert confirmed == "version 2 committed 9000.5000 KWD"
+    assert withdrawn.startswith("201 withdrawn /v1/submissions/")
+    assert history == [
+        "admitted 1 PledgeAnnounced krcs-officer-1",
+        "admitted 2 PledgeConfirmed krcs-officer-2",
+        "admitted 3 PledgeWithdrawn krcs-officer-1",
+    ]
+
+
+def require(*programs: str) -> None:
+    """Without them: a shown skip, in CI a failure."""
+    missing = [program for program in programs if shutil.which(program) is None]
+    if missing:
+        message = f"README's examples need {' and '.join(missing)} on the PATH"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+
+
 def test_the_commands_of_on_kafka_run_as_they_stand(tmp_path: Path, kafka_broker: str, database_url: str) -> None:
-    files = "\n".join(re.findall(r"^cat > .*?^END$", "\n".join(blocks("Use it")), re.DOTALL | re.MULTILINE))
     (block,) = blocks("On Kafka")
     block = block.replace("kafka://localhost:9092", f"kafka://{kafka_broker}").replace(
         "postgresql://aidtrail@localhost/aidtrail", database_url
@@ -78,12 +114,17 @@ def test_the_commands_of_on_kafka_run_as_they_stand(tmp_path: Path, kafka_broker
     assert database_url in block
 
     said = _run(
-        f"{files}\n{block}\naidtrail submit pledge.ndjson\naidtrail doctor\nkill $(jobs -p)\nwait",
+        f"{_files()}\n{block}\naidtrail submit pledge.ndjson\naidtrail doctor\nkill $(jobs -p)\nwait",
         tmp_path,
         {"AIDTRAIL_TOPIC_PREFIX": "readme"},
     )
 
     assert "KRCS-2025-0042 PledgeAnnounced: admitted, version 1" in said
+
+
+def _files() -> str:
+    """The commands of "Use it" that write its files."""
+    return "\n".join(re.findall(r"^cat > .*?^END$", "\n".join(blocks("Use it")), re.DOTALL | re.MULTILINE))
 
 
 def _run(script: str, folder: Path, settings: dict[str, str]) -> str:
@@ -103,7 +144,11 @@ def _aidtrail(words: list[str], folder: Path, settings: dict[str, str]) -> subpr
 
 def _environment(folder: Path, settings: dict[str, str]) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIDTRAIL_")}
-    return inherited | {"PATH": f"{BIN}:{os.environ['PATH']}", "AIDTRAIL_HOME": str(folder / "home")} | settings
+    return (
+        inherited
+        | {"PATH": f"{BIN}:{os.environ['PATH']}", "AIDTRAIL_HOME": str(folder / "home"), "AIDTRAIL_LISTEN": "127.0.0.1:0"}
+        | settings
+    )
 
 
 if __name__ == "__main__":
