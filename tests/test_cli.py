@@ -437,20 +437,6 @@ def test_up_ends_with_the_code_of_the_service_that_fails(tmp_path: Path) -> None
     assert up.said().splitlines()[-1].startswith("aidtrail: PostgreSQL cannot be reached")
 
 
-def test_metrics_are_served_when_asked_for(tmp_path: Path) -> None:
-    import urllib.request
-
-    from tests.brokers import free_ports
-
-    (port,) = free_ports(1)
-    up = Up(tmp_path / "home", settings={"AIDTRAIL_METRICS_PORT": str(port)}).wait_for("running: ledger, projector, timekeeper, gateway")
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
-            assert b"aidtrail_ledger_submissions_ruled" in answer.read()
-    finally:
-        up.stop()
-
-
 # --- helpers ------------------------------------------------------------------------------------------------------------------------
 
 

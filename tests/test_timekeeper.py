@@ -18,7 +18,7 @@ from aidtrail.log.memory import MemoryLog
 from aidtrail.producer import Producer
 from aidtrail.projector import Projector
 from aidtrail.service import drain
-from aidtrail.timekeeper import EVERY_SECONDS, MARGIN, Timekeeper
+from aidtrail.timekeeper import EVERY_SECONDS, HEARTBEAT, MARGIN, Timekeeper
 from aidtrail.topics import Topics
 from aidtrail.views.reader import HistoryRow, Reader
 from tests.acts import Acts, registry_events
@@ -45,9 +45,11 @@ class Office:
         self._projector = Projector(self.log, self.topics, database, group="projector")
         self._timekeepers: list[Timekeeper] = []
 
-    def timekeeper(self, clock: Callable[[], datetime] | None = None) -> Timekeeper:
+    def timekeeper(self, clock: Callable[[], datetime] | None = None, heartbeat_seconds: float | None = None) -> Timekeeper:
         clock = clock or (lambda: self.now)
-        made = Timekeeper(self.log, self.topics, self._database, self.waited.append, actor=ACTOR, clock=clock)
+        made = Timekeeper(
+            self.log, self.topics, self._database, self.waited.append, actor=ACTOR, clock=clock, heartbeat_seconds=heartbeat_seconds
+        )
         self._timekeepers.append(made)
         return made
 
@@ -86,6 +88,11 @@ class Office:
 
     def history(self) -> list[HistoryRow]:
         return self._read(lambda reader: list(reader.history(self.acts.donation_id)))
+
+    def refusals(self) -> list[tuple[str, str]]:
+        """Donation and reason of everything that was refused."""
+        with psycopg.connect(self._database) as connection:
+            return connection.execute('SELECT donation_id, reason FROM live.refusals ORDER BY partition, "offset"').fetchall()
 
     def status(self) -> tuple[str, str]:
         """Of the pledge and of its approvals, as the views say."""
@@ -282,3 +289,56 @@ def test_a_database_that_goes_away_is_an_outage(approved: Office) -> None:
     keeper.reset()
 
     assert keeper.turn() == 1
+
+
+# --- the heartbeat --------------------------------------------------------------------------------------------------------------------
+
+
+def test_while_the_views_stand_still_a_heartbeat_comes_into_them_once_an_interval(approved: Office) -> None:
+    keeper = approved.timekeeper(heartbeat_seconds=60)
+    start, beats = approved.now, []
+    for second in range(0, 301, 5):
+        before = len(approved.submitted())
+        approved.at(start + timedelta(seconds=second))
+        keeper.turn()
+        if len(approved.submitted()) > before:
+            beats.append(second)
+            approved.rule_and_project()
+
+    assert beats == [60, 125, 190, 255]  # it is seen 5 s later that one came into the views
+    assert approved.refusals() == [(HEARTBEAT.format(start), "donation_is_known")] * 4
+    print(f"300 s without a donation: {len(beats)} heartbeats, all refused and in the views")
+
+
+def test_while_donations_move_there_is_no_heartbeat(approved: Office) -> None:
+    keeper = approved.timekeeper(heartbeat_seconds=60)
+    start = approved.now
+    for minute in range(4):
+        for second in (0, 30):
+            approved.at(start + timedelta(minutes=minute, seconds=second))
+            keeper.turn()
+        approved.submit(Acts(f"KRCS-2026-01{minute:02}").announced())
+        approved.rule_and_project()
+
+    assert approved.submitted() == []
+
+
+def test_without_the_setting_there_is_no_heartbeat(approved: Office) -> None:
+    keeper = approved.timekeeper()
+    keeper.turn()
+    approved.at(approved.now + timedelta(days=1))
+    keeper.turn()
+
+    assert approved.submitted() == []
+
+
+def test_two_timekeepers_beat_with_the_same_bytes(approved: Office) -> None:
+    keepers = [approved.timekeeper(heartbeat_seconds=60) for _ in range(2)]
+    start = approved.now.replace(second=0, microsecond=0) + timedelta(minutes=5)
+    for moment in (start, start + timedelta(seconds=60), start + timedelta(seconds=65)):
+        approved.at(moment)
+        for keeper in keepers:
+            keeper.turn()
+
+    assert len(approved.submitted()) == 2
+    assert len(set(approved.submitted())) == 1

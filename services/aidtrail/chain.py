@@ -9,10 +9,10 @@ What readers cannot see is a forgery that chains perfectly and claims a submissi
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 from uuid import UUID
 
-from aidtrail import codec
+from aidtrail import codec, metrics
 from aidtrail.domain.events import Event, SubmissionRefused
 from aidtrail.errors import UndecodableError
 from aidtrail.log import Record, partition_of
@@ -35,6 +35,21 @@ class Tail(NamedTuple):
     sha256: bytes
 
 
+VoidReason = Literal[
+    "undecodable",
+    "not an event of a donation",
+    "not stamped by a ledger",
+    "the key is not the donation",
+    "its submission was answered before",
+    "it does not follow the partition's last outcome",
+    "its version does not follow the head",
+    "it does not chain to the head",
+    "the donation belongs to another partition",
+]
+for _reader in ("ledger", "projector"):
+    for _reason in get_args(VoidReason):
+        metrics.VOID.labels(_reader, _reason)  # Prometheus sees an increase only of what it knew before
+
 NO_TAIL = Tail(-1, codec.GENESIS)
 
 
@@ -46,7 +61,7 @@ class Entry:
     value: bytes
     event: Event | None
     donation_id: str | None
-    fault: str | None = None
+    fault: VoidReason | None = None
     ledger_at: int = 0
     """Where the stamp begins in `value`."""
 
@@ -72,7 +87,7 @@ def read_entry(record: Record) -> Entry:
     return Entry(record, value, event, donation_id, None, ledger_at)
 
 
-def void_reason(entry: Entry, tail: Tail, head: Head, partitions: int) -> str | None:
+def void_reason(entry: Entry, tail: Tail, head: Head, partitions: int) -> VoidReason | None:
     """Why an entry has no effect, or None when it counts.
 
     `tail` is that of the entry's partition (NO_TAIL before the first outcome), `head` the donation's (NO_HEAD before its first event),

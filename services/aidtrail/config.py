@@ -28,6 +28,12 @@ class Settings(BaseSettings):
         None, ge=1, le=65535, description="Serve Prometheus metrics, /livez and /readyz at this port; off if unset"
     )
     metrics_host: str = Field("127.0.0.1", min_length=1, description="And at this address; in a container 0.0.0.0, for others to reach it")
+    heartbeat_seconds: int | None = Field(
+        None,
+        ge=60,
+        description="When the views stood still for so long, the timekeeper submits an event that is refused: silence is then an alarm. "
+        "Off if unset",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Of the messages on stderr")
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_SSL", "SASL_PLAINTEXT"] = Field(
         "PLAINTEXT", description="As in Kafka's clients"

@@ -172,11 +172,13 @@ class Ledger:
 
     def turn(self) -> int:
         self._follow_membership()
-        records = self._reader.poll(MAX_BATCH, POLL_SECONDS)
+        with _STEP["poll"].time():
+            records = self._reader.poll(MAX_BATCH, POLL_SECONDS)
         if not records:
             return 0
-        registry = self._registry.follow()
-        ruled = {number: self._mine[number].rule(batch, registry) for number, batch in records.items() if number in self._mine}
+        with _STEP["rule"].time():
+            registry = self._registry.follow()
+            ruled = {number: self._mine[number].rule(batch, registry) for number, batch in records.items() if number in self._mine}
         self._append(ruled)
         return sum(map(len, ruled.values()))
 
@@ -209,12 +211,16 @@ class Ledger:
         if self._appender is None:
             self._appender = self._log.appender()
         try:
-            appended = self._appender.append(drafts)
+            with metrics.appending("ledger", len(drafts)):
+                appended = self._appender.append(drafts)
         except AppendUnknownError as error:
-            metrics.APPENDS_UNKNOWN.inc()
             logger.warning("ledger: %s; reading the log's tail and going on from there", error)
             self.reset()
             return
+        with _STEP["commit"].time():
+            self._keep(ruled, appended)
+
+    def _keep(self, ruled: Mapping[int, Sequence[Outcome]], appended: Sequence[Appended]) -> None:
         start = 0
         for number, outcomes in ruled.items():
             stop = start + len(outcomes)
@@ -251,6 +257,14 @@ class Ledger:
         if self._appender is not None:
             self._appender.close()
             self._appender = None
+
+
+_STEP = {step: metrics.STEP_SECONDS.labels("ledger", step) for step in ("poll", "rule", "commit")}
+
+
+for _outcome in ("admitted", "refused"):
+    metrics.SUBMISSIONS_RULED.labels(_outcome)
+metrics.REFUSALS.labels("undecodable")  # Prometheus sees an increase only of what it knew before
 
 
 def _count(outcomes: Sequence[Outcome]) -> None:

@@ -69,9 +69,9 @@ class Producer:
         if self._appender is None:
             self._appender = self._log.appender()
         try:
-            return self._appender.append(drafts)
+            with metrics.appending("producer", len(drafts)):
+                return self._appender.append(drafts)
         except AppendUnknownError:
-            metrics.APPENDS_UNKNOWN.inc()
             self.close()
             raise
 

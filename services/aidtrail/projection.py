@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
+from operator import itemgetter
 
 from psycopg.types.json import Jsonb
 
@@ -104,11 +105,11 @@ class Projection:
         """Fold these records, which must follow the claimed positions, and begin to write what follows from them; returns how many there
         were. Raises what the writing of the batch before raised: FenceLostError, UnavailableError."""
         batch = Batch()
-        with metrics.STEP_SECONDS.labels("projector", "decode").time():
+        with _STEP["decode"].time():
             entries = {partition: [read_entry(record) for record in batch_of] for partition, batch_of in records.items()}
-        with metrics.STEP_SECONDS.labels("projector", "load").time():
+        with _STEP["load"].time():
             self._load(entries, batch)
-        with metrics.STEP_SECONDS.labels("projector", "fold").time():
+        with _STEP["fold"].time():
             changed: dict[str, tuple[int, Account]] = {}
             for partition, entries_of in entries.items():
                 self._fold(partition, entries_of, batch, changed)
@@ -137,7 +138,7 @@ class Projection:
         self._writer.close()
 
     def _write(self, batch: Batch, entries: Mapping[int, Sequence[Entry]]) -> None:
-        with metrics.STEP_SECONDS.labels("projector", "write").time():
+        with _STEP["write"].time():
             self._writer.write(batch)
         if batch.rows["parked"]:
             self._count_parked()
@@ -229,6 +230,7 @@ class Projection:
 
 
 _BLANK = Account()
+_STEP = {step: metrics.STEP_SECONDS.labels("projector", step) for step in ("decode", "load", "fold", "write")}
 
 
 def _add_sum(batch: Batch, partition: int, added: int) -> None:
@@ -359,10 +361,19 @@ def _short(error: Exception) -> str:
 def _observe(entries: Mapping[int, Sequence[Entry]]) -> None:
     now = time.time()
     count = sum(map(len, entries.values()))
-    metrics.BATCH_ENTRIES.observe(count)
+    metrics.BATCH_RECORDS.labels("projector").observe(count)
     metrics.ENTRIES_PROJECTED.inc(count)
+    metrics.LAST_COMMIT.set(now)
     step = 10 if count > SAMPLE_ABOVE else 1
-    for entries_of in entries.values():
-        for entry in entries_of[::step]:
-            if entry.event is not None and entry.event.meta.ledger is not None:
-                metrics.TIME_TO_VISIBLE.observe(now - entry.event.meta.ledger.recorded_at.timestamp())
+    told = [
+        (max(0.0, now - entry.event.meta.ledger.recorded_at.timestamp()), entry.record)
+        for entries_of in entries.values()
+        for entry in entries_of[::step]
+        if entry.event is not None and entry.event.meta.ledger is not None
+    ]
+    if told:
+        told.sort(key=itemgetter(0))
+        for seconds, _ in told[:-1]:
+            metrics.TIME_TO_VISIBLE.observe(seconds)
+        slowest, record = told[-1]
+        metrics.TIME_TO_VISIBLE.observe(slowest, {"partition": str(record.partition), "offset": str(record.offset)})

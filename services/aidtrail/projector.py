@@ -74,7 +74,8 @@ class Projector:
     def _turn(self, projection: Projection) -> int:
         self._follow_membership(projection)
         written = self._positions(projection)
-        records = self._reader.poll(self._max_batch, 0.0 if self._busy else POLL_SECONDS)
+        with _STEP["poll"].time():
+            records = self._reader.poll(self._max_batch, 0.0 if self._busy else POLL_SECONDS)
         records = {partition: batch for partition, batch in records.items() if partition in self._mine}
         self._busy = bool(records)
         if records:
@@ -89,7 +90,8 @@ class Projector:
         """Tell lag tools how far the views are, at most once a second."""
         now = time.monotonic()
         if written != self._published and now - self._published_at >= PUBLISH_SECONDS:
-            self._membership.commit(written)
+            with _STEP["commit"].time():
+                self._membership.commit(written)
             self._published, self._published_at = dict(written), now
 
     def _positions(self, projection: Projection) -> dict[int, int]:
@@ -116,6 +118,9 @@ class Projector:
         self._mine = owned
         self._reader.assign({partition: projection.next_offset(partition) for partition in owned})
         logger.info("projector: partitions %s", ", ".join(map(str, sorted(owned))) or "none")
+
+
+_STEP = {step: metrics.STEP_SECONDS.labels("projector", step) for step in ("poll", "commit")}
 
 
 def unpark(conninfo: str) -> dict[str, str | None]:

@@ -60,6 +60,7 @@ def run(service: Service, stop: Event, ready: Callable[[], None] = lambda: None,
     """Turn until `stop` is set, then close. The first turn must succeed (a wrong password ends the process with one clear line); a later
     outage is waited out, with pauses that double up to five seconds. The turn under way is always finished: no batch is half done."""
     pulse = pulse or Pulse()
+    outages = metrics.OUTAGES.labels(service.name)
     try:
         with young_garbage_only() as collect:
             service.turn()
@@ -74,7 +75,7 @@ def run(service: Service, stop: Event, ready: Callable[[], None] = lambda: None,
                     collect()
                 except UnavailableError as error:
                     pulse.turned(str(error))
-                    metrics.OUTAGES.labels(service.name).inc()
+                    outages.inc()
                     logger.warning("%s: %s; trying again in %.1f s", service.name, error, wait_seconds)
                     service.reset()
                     gc.collect()

@@ -3,6 +3,10 @@
 Safe to run twice, and in several processes: the event follows from the deadline and the donation's version alone, so who finds the same
 thing due submits the same bytes, and the ledger refuses the second as a duplicate. A deadline that is refused (money is in flight) is tried
 again once the donation has changed.
+
+On request it also keeps the pipeline's heart beating: when nothing has come into the views for a while, it submits an event that must come
+there and can change nothing, the expiry of a pledge that nobody made. The ledger refuses it as it refuses any such event, so the refusal
+travels the whole way. Silence is then an alarm, also at night; and while donations move there is no heartbeat at all.
 """
 
 import logging
@@ -12,7 +16,7 @@ from uuid import UUID
 
 import psycopg
 
-from aidtrail import codec
+from aidtrail import codec, metrics
 from aidtrail.domain.donation import Deadline, deadlines
 from aidtrail.domain.events import Actor, ApprovalExpired, Event, Meta, PledgeExpired, Source
 from aidtrail.domain.fold import apply
@@ -29,6 +33,9 @@ MARGIN = timedelta(minutes=1)
 """How long a deadline must be past: the ledger goes by the log's clock, which may be behind this one. What it refused for being early would
 be the same bytes at the next look, and refused as a duplicate for as long as the donation does not change."""
 SOURCE = Source(channel="timekeeper")
+HEARTBEAT = "HEARTBEAT-{:%Y%m%d}"
+"""The donation of a day's heartbeats. One a day, so that what a ledger keeps in memory of a donation stays small."""
+MIN_HEARTBEAT_SECONDS = 60.0
 
 
 def system_clock() -> datetime:
@@ -49,7 +56,10 @@ class Timekeeper:
         *,
         actor: Actor,
         clock: Callable[[], datetime] = system_clock,
+        heartbeat_seconds: float | None = None,
     ) -> None:
+        """`heartbeat_seconds` is how long the views may stand still until a heartbeat is submitted, at least 60; None: there is none."""
+        assert heartbeat_seconds is None or heartbeat_seconds >= MIN_HEARTBEAT_SECONDS
         self._producer = Producer(log, topics)
         self._conninfo = conninfo
         self._wait = wait
@@ -57,20 +67,27 @@ class Timekeeper:
         self._clock = clock
         self._reader: Reader | None = None
         self._submitted: set[UUID] = set()
+        self._heartbeat = None if heartbeat_seconds is None else timedelta(seconds=heartbeat_seconds)
+        self._moved_at = clock()
+        self._stands: dict[int, int] = {}
+        metrics.HEARTBEAT_SECONDS.set(heartbeat_seconds or 0)
 
     def turn(self) -> int:
         """Submit what is due, then wait."""
         try:
             due = self.due()
+            beat = self._heartbeats()
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
             raise UnavailableError(f"PostgreSQL went away: {' '.join(str(error).split())}") from None
         events = [event for event in due if event.meta.event_id not in self._submitted]
-        if events:
+        if events or beat:
             try:
-                self._producer.submit(events)
+                self._producer.submit([*events, *beat])
             except AppendUnknownError as error:
                 raise UnavailableError(str(error)) from None
+        if events:
             logger.info("timekeeper: submitted %d events that are due", len(events))
+        metrics.HEARTBEATS.inc(len(beat))
         self._submitted = {event.meta.event_id for event in due}
         self._wait(EVERY_SECONDS)
         return len(events)
@@ -83,6 +100,20 @@ class Timekeeper:
             return []
         until = self._clock() - MARGIN
         return [event for donation_id in self._reader.due(until) for event in self._due_of(donation_id, until)]
+
+    def _heartbeats(self) -> list[Event]:
+        """One if it is time for one. The same bytes from every timekeeper in the same minute."""
+        if self._heartbeat is None or self._reader is None or self._reader.is_empty():
+            return []
+        now, stands = self._clock(), self._reader.next_offsets()
+        if stands != self._stands:
+            self._stands, self._moved_at = stands, now
+        if now - self._moved_at < self._heartbeat:
+            return []
+        self._moved_at = now
+        minute, donation_id = now.replace(second=0, microsecond=0), HEARTBEAT.format(now)
+        event_id = codec.event_id_at(int(minute.timestamp() * 1000), donation_id.encode())
+        return [PledgeExpired(meta=Meta(event_id=event_id, donation_id=donation_id, occurred_on=minute, actor=self._actor, source=SOURCE))]
 
     def reset(self) -> None:
         if self._reader is not None:

@@ -9,8 +9,9 @@ from threading import Event, Thread
 from typing import Annotated, Literal
 
 import typer
+from prometheus_client import REGISTRY
 
-from aidtrail import config, probes, service
+from aidtrail import collectors, config, probes, service
 from aidtrail.audit.keys import read_key
 from aidtrail.audit.note import ED25519
 from aidtrail.audit.seal import Sealer
@@ -51,6 +52,7 @@ def up() -> None:
         except UsageError as error:
             logger.warning("gateway: not served: %s", error)
             del made["gateway"]
+        _collect(opened, list(made))
         running = Running(made, stop, _probed(settings, made))
 
         def advise() -> None:
@@ -114,7 +116,8 @@ def makers(opened: Backends, chosen: Sequence[str] = SERVICES) -> dict[str, Make
         return Projector(opened.open_log(), topics, opened.views, group=group, max_accounts=settings.projector_accounts)
 
     def timekeeper(stop: Event) -> Service:
-        return Timekeeper(opened.open_log(), topics, opened.views, stop.wait, actor=TIMEKEEPER)
+        heartbeat = settings.heartbeat_seconds
+        return Timekeeper(opened.open_log(), topics, opened.views, stop.wait, actor=TIMEKEEPER, heartbeat_seconds=heartbeat)
 
     def gateway(stop: Event) -> Service:
         shared = Gateway(opened.open_log, topics, opened.views, token.verifier(settings))
@@ -179,6 +182,7 @@ def serve_one(name: str, chosen: Sequence[str] = SERVICES) -> None:
     settings = _prepared()
     pulses = _probed(settings, [name])
     with backends(settings) as opened, _stopping() as stop:
+        _collect(opened, [name])
         service.run(
             makers(opened, chosen)[name](stop),
             stop,
@@ -186,6 +190,19 @@ def serve_one(name: str, chosen: Sequence[str] = SERVICES) -> None:
             pulses[name],
         )
     logger.info("%s: stopped", name)
+
+
+def _collect(opened: Backends, names: Sequence[str]) -> None:
+    """Let this process tell lag and what the views say, if it serves metrics."""
+    settings, topics = opened.settings, opened.topics
+    if settings.metrics_port is None:
+        return
+    if not {"ledger", "projector"}.isdisjoint(names):
+        groups = {f"{settings.topic_prefix}-ledger": topics.submitted, f"{settings.topic_prefix}-projector": topics.recorded}
+        log = opened.open_log()
+        REGISTRY.register(collectors.Cached("lag", lambda: collectors.lag(log, groups), collectors.LAG_SECONDS))
+    if "projector" in names:
+        REGISTRY.register(collectors.Cached("views", lambda: collectors.facts(opened.views), collectors.FACTS_SECONDS))
 
 
 def _prepared() -> Settings:

@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 
 from aidtrail.gateway import openapi, problems, reading, schema_registry, submitting
 from aidtrail.gateway.limits import Limits
+from aidtrail.gateway.measured import Measured
 from aidtrail.gateway.state import Gateway, gateway
 from aidtrail.routes import SERVICES
 from aidtrail.topics import Topics
@@ -35,6 +36,7 @@ def create(shared: Gateway | None, topics: Topics, services: Sequence[str] = SER
     app.include_router(reading.router)
     app.include_router(schema_registry.router(topics), prefix="/registry")
     app.add_middleware(Limits)
+    app.add_middleware(Measured)
     problems.install(app)
 
     @app.get("/livez", include_in_schema=False)

@@ -230,9 +230,9 @@ class Intake:
             if not batch:
                 continue  # all of it was withdrawn
             try:
-                appender.append([submission.draft for submission in batch if submission.draft is not None])
+                with metrics.appending("gateway", len(batch)):
+                    appender.append([submission.draft for submission in batch if submission.draft is not None])
             except Exception as error:  # whatever it is, the records may be in the log
-                metrics.APPENDS_UNKNOWN.inc()
                 logger.warning("gateway: %d submissions may be in the log or not: %s", len(batch), error)
                 self._ended(batch, error if isinstance(error, AppendUnknownError) else AppendUnknownError(str(error)))
                 appender.close()
