@@ -147,11 +147,12 @@ class Deployment:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("AIDTRAIL_", "PG"))}
         listen, metrics = free_ports(2)
         settings = image_environment() | self.services[name].get("environment", {})
-        for setting, found in settings.items():
-            settings[setting] = found.replace("kafka:9092", self.bootstrap).replace("postgresql://aidtrail@postgres/aidtrail", self.views)
+        home = str(self.folder / name)
+        elsewhere = {"kafka:9092": self.bootstrap, "postgresql://aidtrail@postgres/aidtrail": self.views, "/var/lib/aidtrail": home}
+        for address, here in elsewhere.items():
+            settings = {setting: value.replace(address, here) for setting, value in settings.items()}
         return inherited | settings | {
             "PATH": f"{BIN}:{os.environ['PATH']}",
-            "AIDTRAIL_HOME": str(self.folder / name),
             "AIDTRAIL_LISTEN": settings["AIDTRAIL_LISTEN"].replace("0.0.0.0:8080", f"127.0.0.1:{listen}"),
             "AIDTRAIL_METRICS_HOST": settings["AIDTRAIL_METRICS_HOST"].replace("0.0.0.0", "127.0.0.1"),
             "AIDTRAIL_METRICS_PORT": str(metrics),
@@ -188,8 +189,12 @@ class Deployment:
     def running(self) -> list[Instance]:
         return [instance for instance in self._instances if instance.process.poll() is None]
 
-    def load_registry(self) -> None:
-        """Parties and actors of the demo."""
+    def prepare(self) -> None:
+        """What the operations guide says to do before the first start: topics, the seal's key, and a registry, that of the demo."""
+        for name in self.one_off:
+            self.run(name)
+        (self.folder / "seal").mkdir()
+        self.run("seal", "audit", "seal-key", "example.org/aidtrail", str(self.folder / "seal" / "seal.key"))
         self.run("topics", "registry", "load", "-", text=(files("aidtrail.demo") / "registry.ndjson").read_text(encoding="utf-8"))
 
     def client(self, url: str, actor_id: str) -> httpx.Client:

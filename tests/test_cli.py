@@ -195,6 +195,11 @@ def test_a_rebuild_goes_live_and_back(home: Path) -> None:
     assert run(home, "audit", "go-live", before).returncode == 0
     assert next(row["build"] for row in _json(run(home, "audit", "builds", "--json")) if row["live"]) == before
 
+    assert run(home, "audit", "drop", compared["build"]).returncode == 0
+    assert [row["build"] for row in _json(run(home, "audit", "builds", "--json"))] == [before]
+    _one_line(run(home, "audit", "drop", before), 2)
+    _one_line(run(home, "audit", "drop", compared["build"]), 2)
+
 
 # --- submitting ---------------------------------------------------------------------------------------------------------------------
 

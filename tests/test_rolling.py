@@ -1,4 +1,4 @@
-"""A rolling restart of everything. The small version, with one of each service, is part of `test_deploy`."""
+"""A rolling restart of everything. The small version, with one of each service on an event's way, is part of `test_deploy`."""
 
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,9 +18,7 @@ def test_a_rolling_restart_under_load_loses_and_repeats_nothing(kafka_broker: st
     with ExitStack() as stack:
         deployment = Deployment(kafka_broker, database_url, tmp_path, f"rolling-{free_ports(1)[0]}")
         stack.callback(deployment.close)
-        for name in deployment.one_off:
-            deployment.run(name)
-        deployment.load_registry()
+        deployment.prepare()
         names = [name for name in deployment.services if name not in deployment.one_off] * REPLICAS
         for instance in [deployment.start(name) for name in names]:
             instance.wait_until_healthy()

@@ -152,6 +152,16 @@ def go_live(build: Annotated[str, typer.Argument(help="A build that 'aidtrail au
     print(f"live: {build}; before: {before}")
 
 
+@app.command("drop")
+def drop(build: Annotated[str, typer.Argument(help="A build that 'aidtrail audit builds' lists and that is not live.")]) -> None:
+    """Delete a build that nobody wants to go back to."""
+    with backends(config.load()) as opened, schema.connect(opened.views) as connection:
+        connection.autocommit = True
+        _require_views(connection)
+        schema.drop_build(connection, build)
+    print(f"dropped: {build}")
+
+
 @app.command("builds")
 def builds(json_: Json = False) -> None:
     """List the builds of the views. With --json one object a line."""

@@ -126,7 +126,8 @@ def drop_build(connection: Connection, build: str) -> None:
     with connection.transaction():
         if live_build(connection) == build:
             raise UsageError(f"build {build} is live: make another one live first ('aidtrail audit rebuild --go-live')")
-        connection.execute("DELETE FROM aidtrail.builds WHERE name = %s", (build,))
+        if connection.execute("DELETE FROM aidtrail.builds WHERE name = %s", (build,)).rowcount != 1:
+            raise UsageError(f"build: expected one that 'aidtrail audit builds' lists, found {build}")
         connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(build)))
 
 
