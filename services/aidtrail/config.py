@@ -70,6 +70,9 @@ class Settings(BaseSettings):
         None,
         description="Secret key of `aidtrail audit seal`, a file that `aidtrail audit seal-key` makes. `aidtrail up` seals too, if set",
     )
+    seal_policy: Path | None = Field(
+        None, description="Witnesses that must cosign what is sealed before it is published, a tlog-policy file; none if unset"
+    )
 
     @property
     def kafka_security(self) -> dict[str, object]:

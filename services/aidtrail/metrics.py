@@ -158,3 +158,6 @@ def appending(service: str, records: int) -> Iterator[None]:
         APPENDS_UNKNOWN.inc()
         raise
     APPENDED.labels(service).inc(records)
+
+
+COSIGNATURES = Counter("aidtrail_seal_cosignatures", "Cosignatures that the seal asked its witnesses for", ["witness", "outcome"])

@@ -116,6 +116,10 @@ class TiledTree:
             del edge[: WIDTH * full]
             level += 1
 
+    def frozen(self) -> "TiledTree":
+        """As it is now, for another thread to read while this one grows."""
+        return TiledTree(self._folder, self._prefix, [list(edge) for edge in self._edges])
+
     def save(self) -> None:
         """Write the tiles that are not full."""
         size = self.size

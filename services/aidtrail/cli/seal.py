@@ -1,12 +1,20 @@
 """`aidtrail audit seal`, and making the keys of seals and witnesses."""
 
+import logging
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from aidtrail.audit.keys import KINDS, make_key
+from aidtrail import config
+from aidtrail.audit.keys import KINDS, make_key, read_key
+from aidtrail.audit.note import COSIGNATURE, ED25519, VerifierKey
+from aidtrail.audit.witness import Witness
+from aidtrail.audit.witness_server import WitnessServer
 from aidtrail.cli import services
+from aidtrail.errors import NoteError, UsageError
+
+logger = logging.getLogger(__name__)
 
 
 def seal() -> None:
@@ -20,6 +28,40 @@ def seal() -> None:
     holds the key can sign two histories, and only witnesses, or two auditors who compare, notice.
     """
     services.serve_one("sealer")
+
+
+def witness(
+    key_file: Annotated[Path, typer.Argument(help="The witness's key, as 'aidtrail audit seal-key --for witness' makes it.")],
+    log: Annotated[list[str], typer.Option("--log", help="The key to check a log's checkpoints with. May be given several times.")],
+    folder: Annotated[
+        Path | None, typer.Option("--folder", help="Where it keeps what it cosigned. AIDTRAIL_HOME/witness by default.")
+    ] = None,
+    listen: Annotated[str, typer.Option("--listen", help="host:port. Put a proxy with TLS before it.")] = "127.0.0.1:8090",
+) -> None:
+    """Cosign a log's checkpoints, over HTTP (C2SP tlog-witness), as long as each one's tree begins with that of the one before.
+
+    For those who do not trust the operator: the ministry, the donor, the auditor, each with a machine and a key of its own. It needs
+    neither the log nor the views. Proves, to whom checks the cosignature: this witness was never shown, and has not cosigned, another
+    history.
+    """
+    settings = config.load()
+    services.log_to_stderr(settings.log_level)
+    host, _, port = listen.rpartition(":")
+    if not host or not (port.isascii() and port.isdecimal()) or int(port) > 65535:
+        raise UsageError(f"--listen: expected host:port, found {listen}")
+    try:
+        logs = [VerifierKey.parse(vkey) for vkey in log]
+    except NoteError as error:
+        raise UsageError(f"--log: {error}") from None
+    if wrong := [key for key in logs if key.type != ED25519]:
+        raise UsageError(f"--log: expected the key of a log, found {wrong[0]}")
+    opened = Witness(read_key(key_file, COSIGNATURE), logs, folder or settings.home / "witness")
+    server = WitnessServer(opened, host, int(port))
+    with services.stopping() as stop:
+        server.start()
+        logger.info("witness: http://%s:%d/add-checkpoint for %s", *server.server_address[:2], ", ".join(key.name for key in logs))
+        stop.wait()
+    server.close()
 
 
 def key(

@@ -12,8 +12,10 @@ import typer
 from prometheus_client import REGISTRY
 
 from aidtrail import collectors, config, probes, service
+from aidtrail.audit.cosigners import Cosigners
 from aidtrail.audit.keys import read_key
 from aidtrail.audit.note import ED25519
+from aidtrail.audit.policy import read_policy
 from aidtrail.audit.seal import Sealer
 from aidtrail.cli import registry, token
 from aidtrail.cli.backends import Backends, backends, public
@@ -39,7 +41,7 @@ def up() -> None:
     """Run ledger, projector, timekeeper and gateway in one process, on the embedded PostgreSQL if nothing else is set; and the seal, if it
     has a key."""
     settings = _prepared()
-    with backends(settings) as opened, _stopping() as stop:
+    with backends(settings) as opened, stopping() as stop:
         if settings.log is None:
             registry.load(opened.log, opened.topics, registry.OPERATOR)
         logger.info("log: %s", public(settings.log) or f"embedded PostgreSQL in {settings.home}")
@@ -126,7 +128,10 @@ def makers(opened: Backends, chosen: Sequence[str] = SERVICES) -> dict[str, Make
     def sealer(stop: Event) -> Service:
         if settings.seal_key is None:
             raise UsageError("AIDTRAIL_SEAL_KEY: expected the file of a key, found nothing; make one with 'aidtrail audit seal-key'")
-        return Sealer(opened.open_log(), topics, read_key(settings.seal_key, ED25519), settings.home / "seal")
+        key, cosigners = read_key(settings.seal_key, ED25519), None
+        if settings.seal_policy is not None:
+            cosigners = Cosigners(read_policy(settings.seal_policy), key.verifier)
+        return Sealer(opened.open_log(), topics, key, settings.home / "seal", cosign=cosigners)
 
     return {"ledger": ledger, "projector": projector, "timekeeper": timekeeper, "gateway": gateway, "sealer": sealer}
 
@@ -181,7 +186,7 @@ class Running:
 def serve_one(name: str, chosen: Sequence[str] = SERVICES) -> None:
     settings = _prepared()
     pulses = _probed(settings, [name])
-    with backends(settings) as opened, _stopping() as stop:
+    with backends(settings) as opened, stopping() as stop:
         _collect(opened, [name])
         service.run(
             makers(opened, chosen)[name](stop),
@@ -231,7 +236,7 @@ def log_to_stderr(level: str) -> None:
 
 
 @contextmanager
-def _stopping(signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT)) -> Iterator[Event]:
+def stopping(signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT)) -> Iterator[Event]:
     """An event that SIGTERM and Ctrl-C set."""
     stop = Event()
     before = {number: signal.signal(number, lambda *_: stop.set()) for number in signals}
