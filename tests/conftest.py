@@ -11,7 +11,7 @@ from aidtrail.log import Log
 from aidtrail.log.kafka import KafkaLog
 from aidtrail.log.memory import MemoryLog
 from aidtrail.log.postgres import PostgresLog
-from tests.brokers import Broker, missing_programs
+from tests.brokers import Broker, SecuredBroker, missing_programs
 from tests.databases import Server
 
 
@@ -20,6 +20,14 @@ def broker() -> Iterator[Broker]:
     """A Kafka broker that no test kills."""
     require_kafka()
     with Broker() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def secured() -> Iterator[SecuredBroker]:
+    """A broker that asks for credentials; for tests that have topics of their own."""
+    require_kafka()
+    with SecuredBroker() as running:
         yield running
 
 

@@ -404,7 +404,7 @@ def test_a_folder_that_is_no_contract_is_wrong_usage(tmp_path: Path) -> None:
 
 
 def test_help_is_there_for_every_command(tmp_path: Path) -> None:
-    commands = "up ledger project timekeeper serve token submit status history list doctor demo topics schemas"
+    commands = "up ledger project timekeeper serve token submit status history list doctor demo topics rights schemas"
     for command in commands.split():
         assert run(tmp_path, command, "--help").returncode == 0
 

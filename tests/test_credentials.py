@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,21 +12,12 @@ import pytest
 
 from aidtrail.log.kafka import OPEN_SECONDS
 from tests.brokers import SecuredBroker
-from tests.conftest import require_kafka
 from tests.waiting import eventually
 
 AIDTRAIL = Path(sys.executable).with_name("aidtrail")
 OTHER_CA_FILE = "of an authority that signed nothing here"
 START_SECONDS = 12
 """What three processes at a time may take to start and to end, on a busy machine."""
-
-
-@pytest.fixture(scope="module")
-def secured() -> Iterator[SecuredBroker]:
-    """A broker that asks for credentials."""
-    require_kafka()
-    with SecuredBroker() as running:
-        yield running
 
 
 @pytest.fixture

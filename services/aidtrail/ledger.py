@@ -21,7 +21,7 @@ from aidtrail.ledger_store import START, LedgerStore, Position, Row
 from aidtrail.log import Appended, Appender, Log, Record
 from aidtrail.registry_reader import RegistryReader
 from aidtrail.ruling import EPOCH, NO_DONATION, Account, Outcome, donation_of, restore, rule
-from aidtrail.topics import Topics
+from aidtrail.topics import Topics, require_write
 
 logger = logging.getLogger(__name__)
 
@@ -164,6 +164,7 @@ class Ledger:
         self._folder = store_folder
         self._max_accounts = max_accounts
         self._partitions = topics.require(log)
+        require_write(log, topics.recorded)
         self._registry = RegistryReader(log, topics.registry)
         self._reader = log.reader(topics.submitted)
         self._membership = log.join(group, topics.submitted)

@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
 
+from aidtrail.errors import UnavailableError
+
 disable_created_metrics()  # type: ignore[no-untyped-call] # a second series for each counter and histogram, of no use to Prometheus
 
 _QUICK = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -154,6 +156,8 @@ def appending(service: str, records: int) -> Iterator[None]:
     try:
         with STEP_SECONDS.labels(service, "write").time():
             yield
+    except UnavailableError:  # nothing was appended, and that is known
+        raise
     except BaseException:
         APPENDS_UNKNOWN.inc()
         raise

@@ -12,7 +12,7 @@ from typing import Self
 
 from aidtrail import codec, metrics
 from aidtrail.domain.events import Event, RegistryEvent
-from aidtrail.errors import AppendUnknownError
+from aidtrail.errors import AidtrailError
 from aidtrail.log import Appended, Appender, Draft, Log, partition_of
 from aidtrail.topics import Topics
 
@@ -71,7 +71,7 @@ class Producer:
         try:
             with metrics.appending("producer", len(drafts)):
                 return self._appender.append(drafts)
-        except AppendUnknownError:
+        except AidtrailError:
             self.close()
             raise
 

@@ -23,7 +23,7 @@ from aidtrail.domain.fold import apply
 from aidtrail.errors import AppendUnknownError, FoldError, UnavailableError
 from aidtrail.log import Log
 from aidtrail.producer import Producer
-from aidtrail.topics import Topics
+from aidtrail.topics import Topics, require_write
 from aidtrail.views.reader import Reader
 
 logger = logging.getLogger(__name__)
@@ -60,6 +60,7 @@ class Timekeeper:
     ) -> None:
         """`heartbeat_seconds` is how long the views may stand still until a heartbeat is submitted, at least 60; None: there is none."""
         assert heartbeat_seconds is None or heartbeat_seconds >= MIN_HEARTBEAT_SECONDS
+        require_write(log, topics.submitted)
         self._producer = Producer(log, topics)
         self._conninfo = conninfo
         self._wait = wait

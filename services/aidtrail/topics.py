@@ -44,3 +44,9 @@ class Topics(NamedTuple):
         if found:
             raise UnavailableError("; ".join(found))
         return log.partitions(self.submitted)
+
+
+def require_write(log: Log, topic: str) -> None:
+    """Raises UnavailableError unless this principal may append to the topic: to know it at the start, not at the first append."""
+    if "WRITE" not in log.operations(topic):
+        raise UnavailableError(f"{topic}: this principal may not write to it; allow it to Write to the topic ('aidtrail rights show')")

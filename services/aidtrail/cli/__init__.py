@@ -9,7 +9,7 @@ import sys
 import psycopg
 import typer
 
-from aidtrail.cli import audit, demo, doctor, donations, fts, registry, schemas, seal, services, submit, token, topics
+from aidtrail.cli import audit, demo, doctor, donations, fts, registry, rights, schemas, seal, services, submit, token, topics
 from aidtrail.errors import AidtrailError, UnavailableError, UsageError
 
 app = typer.Typer(
@@ -39,6 +39,7 @@ audit.app.command("seal-key")(seal.key)
 audit.app.command("witness")(seal.witness)
 app.add_typer(audit.app, name="audit")
 app.add_typer(topics.app, name="topics")
+app.add_typer(rights.app, name="rights")
 app.add_typer(schemas.app, name="schemas")
 
 

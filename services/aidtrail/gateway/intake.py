@@ -232,6 +232,11 @@ class Intake:
             try:
                 with metrics.appending("gateway", len(batch)):
                     appender.append([submission.draft for submission in batch if submission.draft is not None])
+            except UnavailableError as error:
+                logger.warning("gateway: the log takes nothing: %s", error)
+                self._ended(batch, error)
+                appender.close()
+                appender = None
             except Exception as error:  # whatever it is, the records may be in the log
                 logger.warning("gateway: %d submissions may be in the log or not: %s", len(batch), error)
                 self._ended(batch, error if isinstance(error, AppendUnknownError) else AppendUnknownError(str(error)))

@@ -32,7 +32,7 @@ class Server:
             self._socket.close()
             raise UnavailableError(f"AIDTRAIL_LISTEN {listen} cannot be opened: {error.strerror}") from None
         try:
-            shared.check()
+            shared.check(submits=bool(services))
         except BaseException:
             self._socket.close()
             raise

@@ -22,7 +22,7 @@ from aidtrail.gateway.intake import ACKNOWLEDGE_SECONDS, Intake
 from aidtrail.gateway.tokens import Verifier
 from aidtrail.log import Log
 from aidtrail.registry_reader import RegistryReader
-from aidtrail.topics import Topics
+from aidtrail.topics import Topics, require_write
 from aidtrail.views import schema
 from aidtrail.views.reader import Outcome, Reader, Sight, configure
 
@@ -72,9 +72,11 @@ class Gateway:
     def stopping(self) -> bool:
         return self._stop.is_set()
 
-    def check(self) -> None:
-        """Raises UnavailableError when the log cannot be read; the views may come later. Before `open`."""
+    def check(self, *, submits: bool = True) -> None:
+        """Raises UnavailableError when the log cannot be read, or may not be written to; the views may come later. Before `open`."""
         self._follow()
+        if submits:
+            require_write(self._log, self._topics.submitted)
 
     def open(self) -> None:
         """In the event loop. Raises UnavailableError when the log cannot be read."""

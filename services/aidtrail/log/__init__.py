@@ -50,8 +50,9 @@ class Appender(Protocol):
         """Append all drafts and wait until the log has acknowledged every one; the answer is in the drafts' order.
 
         Drafts for one partition stand there in the order given, without others of this appender between them; other writers' records may
-        stand between. Raises AppendUnknownError when any is not acknowledged in time: some, all or none may be in the log, and this
-        appender must be closed. The number of records in flight is bounded by the length of `drafts`.
+        stand between. Raises AppendUnknownError when any is not acknowledged in time: some, all or none may be in the log; and
+        UnavailableError when this principal may not append: none is. After either, this appender must be closed. The number of records in
+        flight is bounded by the length of `drafts`.
         """
 
     def close(self) -> None:
@@ -105,6 +106,10 @@ class Log(Protocol):
 
     def committed(self, group: str, topic: str) -> dict[int, int]:
         """For every partition that has one, the next offset last published by `Membership.commit` of that group."""
+
+    def operations(self, topic: str) -> frozenset[str]:
+        """What this principal may do with a topic, in Kafka's words: READ, WRITE, DELETE, ALTER, ALTER_CONFIGS... Raises UnavailableError
+        when there is no such topic, or when he may not even know."""
 
     def appender(self) -> Appender: ...
 

@@ -12,7 +12,15 @@ from typing import Any
 from kafka import ConsumerRebalanceListener, KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource, OffsetSpec
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
-from kafka.errors import CoordinatorNotAvailableError, KafkaError, TopicAlreadyExistsError, UnknownTopicOrPartitionError, for_code
+from kafka.errors import (
+    AuthorizationError,
+    CoordinatorNotAvailableError,
+    KafkaError,
+    TopicAlreadyExistsError,
+    TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
+    for_code,
+)
 from kafka.record.util import crc32c_c
 from kafka.structs import OffsetAndMetadata
 
@@ -136,13 +144,22 @@ class KafkaLog:
                     time.sleep(0.1)
         return {at.partition: position.offset for at, position in sorted(found.items()) if at.topic == topic and position.offset >= 0}
 
+    def operations(self, topic: str) -> frozenset[str]:
+        return frozenset(self._describe(topic)["authorized_operations"])
+
+    @contextmanager
+    def administration(self) -> Iterator[Any]:
+        """kafka-python's administration client, its errors turned into ours. For what is Kafka's alone."""
+        with self._reaching():
+            yield self._admin
+
     def appender(self) -> "KafkaAppender":
         with self._reaching():
             return KafkaAppender(self._connection, self._delivery_timeout_seconds)
 
     def reader(self, topic: str) -> "KafkaReader":
         # A consumer without rights polls empty for ever instead of failing (kafka-python 3.0.12): ask for the rights first.
-        if "READ" not in self._describe(topic)["authorized_operations"]:
+        if "READ" not in self.operations(topic):
             raise UnavailableError(f"{topic}: this principal may not read it; allow it to Read the topic")
         with self._reaching():
             return KafkaReader(self._connection, topic)
@@ -227,8 +244,10 @@ class KafkaAppender:
         if not self._usable:
             raise AppendUnknownError("an earlier append of this appender is unknown: close it, read the log's tail and open another")
         send = self._producer.send
+        futures: list[Any] = []
         try:
-            futures = [send(topic, value, key, None, partition) for topic, partition, key, value in drafts]
+            for topic, partition, key, value in drafts:
+                futures.append(send(topic, value, key, None, partition))
             self._producer.flush(self._delivery_timeout_seconds + 1)
             # After a flush every future is done: `get` waits no more, and raises what befell the record.
             return [Appended(metadata.offset, metadata.timestamp) for metadata in (future.get(1) for future in futures)]
@@ -237,6 +256,8 @@ class KafkaAppender:
             self._usable = False
             if not isinstance(error, KafkaError | OSError | ValueError | AssertionError):
                 raise
+            if _is_denial(error) and all(future.failed() and _is_denial(future.exception) for future in futures):
+                raise UnavailableError(f"{drafts[0].topic}: this principal may not write to it; allow it to Write to the topic") from error
             raise AppendUnknownError(f"{len(drafts)} records were not all acknowledged: {str(error) or type(error).__name__}") from error
 
     def close(self) -> None:
@@ -292,6 +313,7 @@ class KafkaMembership:
 
     def __init__(self, connection: Mapping[str, Any], group: str, topic: str) -> None:
         self._topic = topic
+        self._group = group
         self._owned: frozenset[int] = frozenset()
         self._lock = Lock()
         self._to_commit: dict[int, int] = {}
@@ -315,6 +337,8 @@ class KafkaMembership:
         self._thread.start()
 
     def owned(self) -> frozenset[int]:
+        if isinstance(self._refusal, AuthorizationError):
+            raise UnavailableError(f"{self._topic}: this principal may not read the group {self._group}; allow it to Read the group")
         if self._refusal is not None:
             raise UnavailableError(f"cannot be a member of the group on {self._topic}: {type(self._refusal).__name__} {self._refusal}")
         self._asked.set()
@@ -378,9 +402,16 @@ class _Pause(ConsumerRebalanceListener):  # type: ignore[misc] # kafka-python is
         pass
 
 
+def _is_denial(error: BaseException) -> bool:
+    """Of a right that is missing; what an idempotent producer is denied comes as a plain KafkaError (kafka-python 3.0.12)."""
+    return isinstance(error, AuthorizationError) or (isinstance(error, KafkaError) and "AuthorizationFailed" in str(error))
+
+
 def _no_topic(topic: str, error_code: int) -> str:
     if for_code(error_code) is UnknownTopicOrPartitionError:
         return f"{topic}: there is no such topic, or this principal may not see it; run 'aidtrail topics create'"
+    if for_code(error_code) is TopicAuthorizationFailedError:
+        return f"{topic}: this principal may not even see it; 'aidtrail rights show' says what each may, 'aidtrail rights apply' allows it"
     return f"{topic}: {for_code(error_code).__name__}"
 
 

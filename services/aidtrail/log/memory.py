@@ -62,6 +62,10 @@ class MemoryLog:
         with self._changed:
             return dict(self._committed[group, topic])
 
+    def operations(self, topic: str) -> frozenset[str]:
+        self._of(topic)
+        return frozenset(("READ", "WRITE"))
+
     def appender(self) -> "MemoryAppender":
         return MemoryAppender(self)
 

@@ -111,6 +111,14 @@ class PostgresLog:
         with _outages():
             return dict(self._connected().execute(query, (group, topic)).fetchall())
 
+    def operations(self, topic: str) -> frozenset[str]:
+        self.partitions(topic)
+        query = "SELECT has_table_privilege('log.records', 'SELECT'), has_table_privilege('log.records', 'INSERT')"
+        with _outages():
+            row = self._connected().execute(query).fetchone()
+        assert row is not None
+        return frozenset(word for word, has in zip(("READ", "WRITE"), row, strict=True) if has)
+
     def appender(self) -> "PostgresAppender":
         return PostgresAppender(self._conninfo)
 
