@@ -127,8 +127,6 @@ def guarded(secured: SecuredBroker, tmp_path_factory: pytest.TempPathFactory) ->
     assert applied.returncode == 0, applied.stderr
     here.said = applied.stdout + applied.stderr
     log = here.log()
-    with suppress(UnavailableError):
-        log.create_topic(f"{PREFIX}.checkpoints", 1)  # unless `topics create` does
     appender = log.appender()
     appender.append([Draft(f"{PREFIX}.{topic}", 0, b"key", VALUE) for topic in TOPICS])
     appender.close()

@@ -19,7 +19,7 @@
     importers       what others report (UN OCHA FTS) as observed donations
 
 `service` is the loop of the long-running services, `probes` and `health` say how they are, `topics` the names of the topics, `rights` who
-may do what with them on Kafka, `config` every setting, `errors` every error, `metrics` every metric, `collectors` those that are read from log
-and views. `subjects`, `schema_check` and `asyncapi` say the contract to other tools. `cli` starts all of it, on the `embedded` PostgreSQL if
-nothing else is set; `demo` is a story to play.
+may do what with them on Kafka, `config` every setting, `errors` every error, `metrics` every metric, `collectors` those that are read from
+log and views. `subjects`, `schema_check` and `asyncapi` say the contract to other tools. `cli` starts all of it, on the `embedded`
+PostgreSQL if nothing else is set; `demo` is a story to play.
 """
