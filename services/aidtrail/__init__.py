@@ -14,7 +14,7 @@
       projection      `domain.fold.apply` folds entries, `domain.status` names the result
       views           PostgreSQL: schema (builds), writer, reader
     timekeeper      finds in the views what has fallen due, and submits that it expired
-    audit           `replay` rules again and `rebuild` projects again, and both compare
+    audit           `replay` rules again and `rebuild` projects again, and both compare; `cuts` and `as_of` show the past
       seal            signs what `recorded` holds: `merkle` trees, stated in a `manifest`, kept as `tiles`, signed as a `note`
     importers       what others report (UN OCHA FTS) as observed donations
 

@@ -28,7 +28,8 @@ from aidtrail.views.writer import Batch, Claim, Row, Writer
 
 logger = logging.getLogger(__name__)
 
-Apply = Callable[[Donation | None, Event], Donation]
+Apply = Callable[[Donation | None, Event], Donation | None]
+"""The donation after an event. One that leaves an event out gives the donation back as it was."""
 
 MAX_BATCH = 20_000
 """Records in one transaction, reached only while catching up: the more of them concern one donation, the fewer rows are written."""
@@ -58,7 +59,10 @@ class Account:
 
     def fold(self, event: Event, apply: Apply) -> None:
         assert event.meta.ledger is not None
-        self.donation = apply(self.donation, event)
+        donation = apply(self.donation, event)
+        if donation is self.donation:
+            return
+        self.donation = donation
         if self.announced_on is None:
             self.announced_on = event.meta.occurred_on
         self.changed_at = event.meta.ledger.recorded_at
@@ -72,11 +76,16 @@ class Projection:
     build: close the projection and open another.
     """
 
-    def __init__(self, writer: Writer, partitions: int, *, apply: Apply = apply, max_accounts: int = 20_000) -> None:
+    def __init__(
+        self, writer: Writer, partitions: int, *, apply: Apply = apply, max_accounts: int = 20_000, recorded_by: datetime | None = None
+    ) -> None:
+        """`recorded_by` ends each partition before its first entry that counts and was recorded later; those are then in `ended`."""
         self._writer = writer
         self._partitions = partitions
         self._apply = apply
         self._max_accounts = max_accounts
+        self._recorded_by = recorded_by
+        self.ended: set[int] = set()
         self._claims: dict[int, Claim] = {}
         self._accounts: OrderedDict[str, Account] = OrderedDict()
         self._newest = 0
@@ -202,6 +211,10 @@ class Projection:
                 rows["entries"].append(_entry_row(entry, "void", reason, codec.sha256(entry.value)))
                 continue
             stamp = event.meta.ledger
+            if self._recorded_by is not None and stamp.recorded_at > self._recorded_by:
+                self.ended.add(partition)
+                batch.moves[partition] = (claim, claim._replace(next_offset=entry.record.offset, tail=tail))
+                return
             sha256 = codec.sha256(entry.value)
             tail = Tail(stamp.submitted_offset, sha256)
             if isinstance(event, SubmissionRefused):

@@ -3,7 +3,7 @@
 Proves that the live views equal the fold of the log under the code of today. It does not prove that the log is what was once written to it.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,22 +12,18 @@ import psycopg
 from psycopg import sql
 
 from aidtrail.audit import cuts
+from aidtrail.audit.building import Progress, building, ignore
 from aidtrail.domain.fold import apply
-from aidtrail.errors import UnavailableError, UsageError
+from aidtrail.errors import UsageError
 from aidtrail.log import Log
-from aidtrail.projection import MAX_BATCH, Apply, Projection
-from aidtrail.service import young_garbage_only
+from aidtrail.projection import Apply
 from aidtrail.topics import Topics
 from aidtrail.views import schema
-from aidtrail.views.writer import COLUMNS, KEYS, Writer
+from aidtrail.views.writer import COLUMNS, KEYS
 
-POLL_SECONDS = 30.0
 NEAR = 10_000
 """Records behind the live build at which the live build is made to wait for a moment, so that both stand at one cut."""
 MAX_NAMED = 20
-
-Cut = Mapping[int, int]
-"""For each partition of `recorded` the next offset: all records before it are in."""
 
 COMPARED = {table: KEYS.get(table, ("partition", "offset")) for table in COLUMNS}
 """The tables that are compared, with the columns that name a row."""
@@ -63,10 +59,10 @@ def rebuild(
     *,
     apply: Apply = apply,
     max_accounts: int = 20_000,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = ignore,
 ) -> Comparison:
-    """Build the views again from offset 0 and compare them with the live ones, which go on. `progress` is called with the entries done and
-    the entries there are. The new build is kept; `schema.go_live` makes it the live one, `schema.drop_build` drops it."""
+    """Build the views again from offset 0 and compare them with the live ones, which go on. The new build is kept unless an error ends the
+    rebuild; `schema.go_live` makes it the live one, `schema.drop_build` drops it."""
     partitions = topics.require(log)
     with schema.connect(conninfo) as control:
         control.autocommit = True
@@ -74,45 +70,21 @@ def rebuild(
         if live is None:
             raise UsageError("there are no views to compare with: run 'aidtrail project' or 'aidtrail up' first")
         build = schema.new_build(control, partitions, "rebuild")
-        projection = Projection(Writer(conninfo, build), partitions, apply=apply, max_accounts=max_accounts)
-        reader = log.reader(topics.recorded)
-        try:
-            positions = {partition: projection.claim(partition) for partition in range(partitions)}
-
-            def advance(cut: Cut, collect: Callable[[], None] = lambda: None) -> None:
-                total = sum(cut.values())
-                while behind := {partition: end for partition, end in cut.items() if positions[partition] < end}:
-                    reader.assign({partition: positions[partition] for partition in behind})
-                    while any(positions[partition] < end for partition, end in behind.items()):
-                        records = reader.poll(MAX_BATCH, POLL_SECONDS)
-                        within = {p: [record for record in batch if record.offset < cut[p]] for p, batch in records.items()}
-                        within = {partition: batch for partition, batch in within.items() if batch}
-                        if not records:
-                            raise UnavailableError(f"{topics.recorded} could not be read up to the cut; is the broker up?")
-                        if within:
-                            projection.project(within)
-                            positions.update({partition: projection.next_offset(partition) for partition in within})
-                            collect()
-                            progress(min(sum(positions.values()), total), total)
-
-            with young_garbage_only() as collect:
-                while _entries_between(positions, _positions(control, live)) > NEAR:
-                    advance(_positions(control, live), collect)
+        with building(log, topics, conninfo, build, partitions, apply=apply, max_accounts=max_accounts) as (projection, to):
+            while sum(_positions(control, live).values()) - sum(map(projection.next_offset, range(partitions))) > NEAR:
+                to(_positions(control, live), progress)
             with psycopg.connect(conninfo) as snapshot:
                 with _held(control, live) as cut:
-                    advance(cut)
+                    to(cut, progress)
                     projection.settle()
                     # The snapshot of the second connection is taken while the live build waits: it sees both builds at the cut, for good.
                     snapshot.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
                     snapshot.execute("SELECT 1 FROM aidtrail.live")
                 return _compare(snapshot, build, live, dict(cut))
-        finally:
-            reader.close()
-            projection.close()
 
 
 @contextmanager
-def _held(control: schema.Connection, live: str) -> Iterator[Cut]:
+def _held(control: schema.Connection, live: str) -> Iterator[dict[int, int]]:
     """The live build's positions, kept from moving while inside."""
     with control.transaction():
         yield _positions(control, live, "FOR UPDATE")
@@ -124,10 +96,6 @@ def _positions(control: schema.Connection, build: str, lock: str = "") -> dict[i
     )
     rows: Any = control.execute(query)
     return dict(rows)
-
-
-def _entries_between(positions: Cut, cut: Cut) -> int:
-    return sum(cut.values()) - sum(positions.values())
 
 
 def _compare(connection: psycopg.Connection[tuple[object, ...]], build: str, live: str, cut: dict[int, int]) -> Comparison:

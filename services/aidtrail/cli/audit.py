@@ -1,4 +1,5 @@
-"""`aidtrail audit`: rule again and compare, project the log again beside the live views and compare, choose which build is live."""
+"""`aidtrail audit`: rule again and compare, project the log again beside the live views and compare, choose which build is live. What
+concerns the past is in `past`."""
 
 import sys
 from collections.abc import Iterator
@@ -7,20 +8,18 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Any
 
-import psycopg
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from aidtrail import config, show
-from aidtrail.audit import cuts
 from aidtrail.audit import replay as replaying
 from aidtrail.audit.findings import Report
 from aidtrail.audit.rebuild import rebuild as build_again
+from aidtrail.cli import past
 from aidtrail.cli.backends import backends
 from aidtrail.cli.donations import Json
 from aidtrail.config import Settings
-from aidtrail.errors import UnavailableError
 from aidtrail.log import Log
 from aidtrail.views import schema
 
@@ -146,8 +145,7 @@ def go_live(build: Annotated[str, typer.Argument(help="A build that 'aidtrail au
     """Make another build the live one, in one transaction. Its projector goes on from where that build is."""
     with backends(config.load()) as opened, schema.connect(opened.views) as connection:
         connection.autocommit = True
-        _require_views(connection)
-        before = schema.live_build(connection)
+        before = past.require_views(connection)
         schema.go_live(connection, build)
     print(f"live: {build}; before: {before}")
 
@@ -157,7 +155,7 @@ def drop(build: Annotated[str, typer.Argument(help="A build that 'aidtrail audit
     """Delete a build that nobody wants to go back to."""
     with backends(config.load()) as opened, schema.connect(opened.views) as connection:
         connection.autocommit = True
-        _require_views(connection)
+        schema.require_build(connection, build)
         schema.drop_build(connection, build)
     print(f"dropped: {build}")
 
@@ -166,80 +164,17 @@ def drop(build: Annotated[str, typer.Argument(help="A build that 'aidtrail audit
 def builds(json_: Json = False) -> None:
     """List the builds of the views. With --json one object a line."""
     with backends(config.load()) as opened, schema.connect(opened.views) as connection:
-        _require_views(connection)
-        live = schema.live_build(connection)
+        live = past.require_views(connection)
         found: Any = connection.execute("SELECT name, purpose, created_at FROM aidtrail.builds ORDER BY created_at").fetchall()
     rows = [{"build": name, "live": name == live, "purpose": purpose, "created_at": at} for name, purpose, at in found]
     if json_:
         show.lines(rows)
         return
     for row in rows:
-        print(f"{row['build']:<12}{'live' if row['live'] else '':<6}{row['purpose']:<10}{row['created_at']:%Y-%m-%d %H:%M:%S} UTC")
+        print(f"{row['build']:<12}{'live' if row['live'] else '':<6}{row['created_at']:%Y-%m-%d %H:%M:%S} UTC  {row['purpose']}")
 
 
-@app.command("cut")
-def cut(
-    name: Annotated[str | None, typer.Argument(help="To find it by; its digest's first 12 digits if not said.")] = None,
-    json_: Json = False,
-) -> None:
-    """Take a cut of the live views: where each partition stands, and one SHA-256 over the outcomes and the status rows; exit 1 if a row is
-    not what was written.
-
-    Proves, later: that the log up to here and the views of then are still what they were, when 'aidtrail audit as-of --cut' gives the same
-    digest. So keep what --json prints, or only the digest, where the operator cannot change it. Does not prove that the views are the fold
-    of the log: 'aidtrail audit rebuild' and 'as-of' do. Columns with free text or a person's id are not in the digest.
-    """
-    with backends(config.load()) as opened, schema.connect(opened.views) as connection, show.bar("donations") as bar:
-        _require_views(connection)
-        connection.rollback()
-        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-        build = schema.live_build(connection) or ""
-        found, recounted = cuts.of_build(connection, build), cuts.recount(connection, build, bar.to)
-        connection.rollback()
-        named = name or found.sha256.hex()[:12]
-        if recounted.holds:
-            cuts.keep(connection, named, build, found)
-            connection.commit()
-    if json_:
-        show.lines([{**found.to_json(), "name": named, "build": build, "recount": vars(recounted)}])
-    else:
-        _show_cut(found, named, recounted)
-    if not recounted.holds:
-        print("not kept: the views are not what was written to them; 'aidtrail audit rebuild' names every row", file=sys.stderr)
-        raise typer.Exit(1)
-
-
-def _show_cut(found: cuts.Cut, name: str, recounted: cuts.Recount) -> None:
-    table = Table(
-        "partition", "next offset", "last submission", "last outcome", "status rows", box=None, pad_edge=False, header_style="dim"
-    )
-    for column in table.columns[:3]:
-        column.justify = "right"
-    for partition, place in sorted(found.places.items()):
-        numbers = (partition, place.next_offset, place.last_submitted_offset)
-        table.add_row(*map(str, numbers), place.last_outcome_sha256.hex()[:12], place.rows_sha256.hex()[:12])
-    out = show.console()
-    out.print(table)
-    for donation_id in recounted.altered:
-        out.print(f"altered: the rows of {donation_id}")
-    _more(out, "altered", recounted.differing - len(recounted.altered))
-    for partition in recounted.partitions:
-        out.print(f"altered: the sum of partition {partition} is not that of its donations")
-    print(f"cut {name}: sha256 {found.sha256.hex()}, {recounted.donations:,} donations recounted, {recounted.differing:,} altered")
-
-
-@app.command("cuts")
-def cuts_(json_: Json = False) -> None:
-    """List the cuts that have a name, the oldest first. With --json one object a line."""
-    with backends(config.load()) as opened, schema.connect(opened.views) as connection:
-        found = cuts.kept(connection)
-    if json_:
-        show.lines([kept._asdict() for kept in found])
-        return
-    for kept in found:
-        print(f"{kept.name:<24}{kept.taken_at:%Y-%m-%d %H:%M:%S} UTC  {kept.build:<10}sha256 {kept.sha256.hex()}")
-
-
-def _require_views(connection: schema.Connection) -> None:
-    if schema.live_build(connection) is None:
-        raise UnavailableError("there are no views yet: start 'aidtrail up' or 'aidtrail project' and leave it running")
+app.command("cut")(past.cut)
+app.command("cuts")(past.list_cuts)
+app.command("as-of")(past.as_of)
+app.command("diff")(past.diff)

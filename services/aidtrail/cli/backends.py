@@ -41,11 +41,11 @@ class Backends:
         """The connection string of the views."""
         return self.settings.views or self._embedded
 
-    def reader(self) -> Reader:
-        """Reads the live build. Raises UnavailableError while there is none."""
-        reader = Reader.open(self.views)
+    def reader(self, build: str | None = None) -> Reader:
+        """Reads the live build, or the one named. Raises UnavailableError while there is no live one."""
+        reader = Reader.open(self.views, build)
         self._stack.callback(reader.close)
-        if reader.is_empty():
+        if build is None and reader.is_empty():
             raise UnavailableError("there are no views yet: start 'aidtrail up' or 'aidtrail project' and leave it running")
         return reader
 

@@ -15,13 +15,14 @@ from aidtrail.views import shapes
 from aidtrail.views.reader import Filters, HistoryRow
 
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout; amounts are strings.")]
+Build = Annotated[str | None, typer.Option(help="A build that 'aidtrail audit as-of' made; the live one if not said.")]
 DonationId = Annotated[str, typer.Argument(metavar="ID", help="The donation's id.")]
 
 
-def status(donation_id: DonationId, json_: Json = False) -> None:
+def status(donation_id: DonationId, build: Build = None, json_: Json = False) -> None:
     """Show where a donation stands: four axes, the headline, and the amounts of each currency."""
     with backends(config.load()) as opened:
-        reader = opened.reader()
+        reader = opened.reader(build)
         row = reader.donation(donation_id)
         if row is None:
             raise _unknown(donation_id)
@@ -32,11 +33,11 @@ def status(donation_id: DonationId, json_: Json = False) -> None:
             show.donation(row, amounts, party_names(opened))
 
 
-def history(donation_id: DonationId, json_: Json = False) -> None:
+def history(donation_id: DonationId, build: Build = None, json_: Json = False) -> None:
     """Show every entry of a donation in the order of the log: what was admitted, what was refused and why, who submitted it, and the chain.
     With --json one object a line."""
     with backends(config.load()) as opened:
-        rows = list(opened.reader().history(donation_id))
+        rows = list(opened.reader(build).history(donation_id))
         if not rows:
             raise _unknown(donation_id)
         submitted_by = submitters(opened, rows)
@@ -51,11 +52,12 @@ def list_(
     headline: Annotated[str | None, typer.Option(help="Only donations with this headline.")] = None,
     oversight: Annotated[str | None, typer.Option(help="managed or observed.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
+    build: Build = None,
     json_: Json = False,
 ) -> None:
     """List donations by id. With --json one object a line."""
     with backends(config.load()) as opened:
-        reader = opened.reader()
+        reader = opened.reader(build)
         rows = list(reader.donations(Filters(party=party, headline=headline, oversight=oversight), limit=limit + 1))
         more, rows = len(rows) > limit, rows[:limit]
         if json_:

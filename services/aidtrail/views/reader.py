@@ -1,4 +1,4 @@
-"""Reads the live build: what the command line, and everything that answers questions about donations, shows."""
+"""Reads the live build, or another: what the command line, and everything that answers questions about donations, shows."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any, LiteralString, NamedTuple, Self
 from uuid import UUID
 
+from psycopg import sql
 from psycopg.rows import class_row
 
 from aidtrail import codec
@@ -111,7 +112,7 @@ _CONDITIONS: Mapping[str, LiteralString] = {
     "disbursement": "disbursement = %(disbursement)s",
     "receipt": "receipt = %(receipt)s",
     "oversight": "oversight = %(oversight)s",
-    "currency": "EXISTS (SELECT FROM live.amounts a WHERE a.donation_id = d.donation_id AND a.currency = %(currency)s)",
+    "currency": "EXISTS (SELECT FROM amounts a WHERE a.donation_id = d.donation_id AND a.currency = %(currency)s)",
     "changed_since": "changed_at >= %(changed_since)s",
 }
 _IN_SIGHT: LiteralString = (
@@ -168,8 +169,14 @@ class Reader:
         configure(connection)
 
     @classmethod
-    def open(cls, conninfo: str) -> Self:
-        return cls(schema.connect(conninfo))
+    def open(cls, conninfo: str, build: str | None = None) -> Self:
+        """On the live build, whichever it is at each question; or on the one named. Raises UsageError when there is none of that name."""
+        connection = schema.connect(conninfo)
+        if build is not None:
+            schema.require_build(connection, build)
+            connection.execute(sql.SQL("SET search_path TO {}").format(sql.Identifier(build)))
+            connection.commit()
+        return cls(connection)
 
     def is_empty(self) -> bool:
         """Whether no projector has run here yet: there is no live build."""
@@ -187,7 +194,7 @@ class Reader:
             conditions.append(_IN_SIGHT)
             values |= _seeing(filters.sight)
         where: LiteralString = " AND ".join(["donation_id > %(after)s", *conditions])
-        query: LiteralString = "SELECT " + _DONATION + " FROM live.donations d WHERE " + where + " ORDER BY donation_id LIMIT %(limit)s"
+        query: LiteralString = "SELECT " + _DONATION + " FROM donations d WHERE " + where + " ORDER BY donation_id LIMIT %(limit)s"
         with self._connection.cursor(row_factory=class_row(DonationRow)) as cursor:
             yield from cursor.execute(query, values)
 
@@ -203,7 +210,7 @@ class Reader:
     ) -> Iterator[ApprovalRow]:
         """Requests to mechanisms, the oldest first; those after (requested_on, donation_id, approval_id)."""
         query: LiteralString = (
-            "SELECT a.* FROM live.approvals a JOIN live.donations USING (donation_id)"
+            "SELECT a.* FROM approvals a JOIN donations USING (donation_id)"
             " WHERE (%(state)s::text IS NULL OR state = %(state)s) AND (%(mechanism)s::text IS NULL OR mechanism_id = %(mechanism)s)"
             " AND (%(donation)s::text IS NULL OR donation_id = %(donation)s)"
             " AND (%(after)s::timestamptz IS NULL"
@@ -226,7 +233,7 @@ class Reader:
         found: list[HistoryRow] = []
         after = dict(next_offsets)
         query: LiteralString = (
-            f"SELECT {_HISTORY} FROM live.entries LEFT JOIN live.donations d USING (donation_id)"
+            f"SELECT {_HISTORY} FROM entries LEFT JOIN donations d USING (donation_id)"
             ' WHERE entries.partition = %(partition)s AND "offset" >= %(start)s AND "offset" < %(end)s'
             " AND " + _IN_SIGHT + ' ORDER BY "offset" LIMIT %(limit)s'
         )
@@ -244,13 +251,13 @@ class Reader:
         """The amounts of these donations, one row a currency."""
         found: dict[str, list[AmountRow]] = {donation_id: [] for donation_id in donation_ids}
         with self._connection.cursor(row_factory=class_row(AmountRow)) as cursor:
-            for row in cursor.execute("SELECT * FROM live.amounts WHERE donation_id = ANY(%s) ORDER BY 1, 2", (donation_ids,)):
+            for row in cursor.execute("SELECT * FROM amounts WHERE donation_id = ANY(%s) ORDER BY 1, 2", (donation_ids,)):
                 found[row.donation_id].append(row)
         return found
 
     def history(self, donation_id: str) -> list[HistoryRow]:
         """Every entry of a donation in log order: admitted, refused and void."""
-        query: LiteralString = f'SELECT {_HISTORY} FROM live.entries WHERE donation_id = %(id)s ORDER BY partition, "offset"'
+        query: LiteralString = f'SELECT {_HISTORY} FROM entries WHERE donation_id = %(id)s ORDER BY partition, "offset"'
         return self._history(query, {"id": donation_id})
 
     def _history(self, query: LiteralString, values: Mapping[str, object]) -> list[HistoryRow]:
@@ -264,11 +271,11 @@ class Reader:
     def outcomes(self, event_ids: Sequence[UUID]) -> dict[UUID, Outcome]:
         """The outcomes that are there already, by event id: the first where an id was submitted again."""
         query: LiteralString = (
-            "SELECT event_id, donation_id, outcome, version, NULL, NULL, NULL, partition, submitted_offset, value FROM live.entries"
+            "SELECT event_id, donation_id, outcome, version, NULL, NULL, NULL, partition, submitted_offset, value FROM entries"
             " WHERE event_id = ANY(%(ids)s) AND outcome = 'admitted' UNION ALL"
             " SELECT r.event_id, r.donation_id, 'refused', NULL, r.reason, r.expected, r.found, partition, e.submitted_offset,"
             " r.submission_sha256"
-            ' FROM live.refusals r JOIN live.entries e USING (partition, "offset") WHERE r.event_id = ANY(%(ids)s)'
+            ' FROM refusals r JOIN entries e USING (partition, "offset") WHERE r.event_id = ANY(%(ids)s)'
             " ORDER BY event_id, submitted_offset DESC"
         )
         found: dict[UUID, Outcome] = {}
@@ -280,20 +287,20 @@ class Reader:
 
     def due(self, now: datetime) -> list[str]:
         """Donations of which something expires at or before `now`."""
-        query: LiteralString = "SELECT donation_id FROM live.donations WHERE next_deadline <= %s ORDER BY next_deadline, donation_id"
+        query: LiteralString = "SELECT donation_id FROM donations WHERE next_deadline <= %s ORDER BY next_deadline, donation_id"
         return [str(row[0]) for row in self._connection.execute(query, (now,))]
 
     def next_offsets(self) -> dict[int, int]:
         """How far the live build is, by partition of `recorded`."""
-        rows: Any = self._connection.execute("SELECT partition, next_offset FROM live.positions")
+        rows: Any = self._connection.execute("SELECT partition, next_offset FROM positions")
         return dict(rows)
 
     def counts(self) -> Mapping[str, int]:
         """Rows of each table."""
         tables: Any = self._connection.execute(
-            "SELECT 'donations', count(*) FROM live.donations UNION ALL SELECT 'entries', count(*) FROM live.entries"
-            " UNION ALL SELECT 'refusals', count(*) FROM live.refusals UNION ALL SELECT 'parked', count(*) FROM live.parked"
-            " UNION ALL SELECT 'void', count(*) FROM live.entries WHERE outcome = 'void'"
+            "SELECT 'donations', count(*) FROM donations UNION ALL SELECT 'entries', count(*) FROM entries"
+            " UNION ALL SELECT 'refusals', count(*) FROM refusals UNION ALL SELECT 'parked', count(*) FROM parked"
+            " UNION ALL SELECT 'void', count(*) FROM entries WHERE outcome = 'void'"
         )
         return dict(tables)
 

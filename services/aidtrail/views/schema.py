@@ -18,11 +18,14 @@ from aidtrail.errors import UnavailableError, UsageError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 CONTROL = "aidtrail"
+AS_OF = "as of "
+"""The purpose of a build that shows the past begins with this."""
 BUILD = re.compile(r"views_[0-9]+", re.ASCII)
 TABLES = ("positions", "entries", "refusals", "donations", "amounts", "approvals", "parked")
 
 Connection = psycopg.Connection[tuple[object, ...]]
-CONNECTION: dict[str, Any] = {"connect_timeout": 10, "options": "-c timezone=UTC", "application_name": "aidtrail"}
+CONNECTION: dict[str, Any] = {"connect_timeout": 10, "options": "-c timezone=UTC -c search_path=live", "application_name": "aidtrail"}
+"""A table without a schema is the live build's, until somebody says otherwise."""
 
 
 def connect(conninfo: str) -> Connection:
@@ -108,10 +111,9 @@ def live_build(connection: Connection) -> str | None:
 def go_live(connection: Connection, build: str) -> None:
     """Make `build` the live one, in one transaction. Projectors notice at their next batch, and go on in it."""
     with connection.transaction():
-        found = connection.execute("SELECT 1 FROM aidtrail.builds WHERE name = %s", (build,)).fetchone()
-        if found is None:
-            names = [str(row[0]) for row in connection.execute("SELECT name FROM aidtrail.builds ORDER BY created_at")]
-            raise UsageError(f"build: expected one of {', '.join(names)}, found {build}")
+        found = require_build(connection, build)
+        if found.startswith(AS_OF):
+            raise UsageError(f"{build} shows the views {found}: it is for reading, and no projector could go on from it")
         connection.execute("INSERT INTO aidtrail.live (build) VALUES (%s) ON CONFLICT (one) DO UPDATE SET build = EXCLUDED.build", (build,))
         connection.execute("CREATE SCHEMA IF NOT EXISTS live")
         for table in TABLES:
@@ -119,6 +121,17 @@ def go_live(connection: Connection, build: str) -> None:
             connection.execute(sql.SQL("DROP VIEW IF EXISTS {}").format(sql.Identifier("live", table)))
             view, source = sql.Identifier("live", table), sql.Identifier(build, table)
             connection.execute(sql.SQL("CREATE VIEW {} AS SELECT * FROM {}").format(view, source))
+
+
+def require_build(connection: Connection, build: str) -> str:
+    """What a build is for. Raises UsageError when there is no such build."""
+    if connection.execute("SELECT to_regclass('aidtrail.builds')").fetchone() == (None,):
+        raise UsageError(f"build: there are none in this database, found {build:.80}")
+    rows = cast(list[tuple[str, str]], connection.execute("SELECT name, purpose FROM aidtrail.builds ORDER BY created_at").fetchall())
+    purposes = dict(rows)
+    if build not in purposes:
+        raise UsageError(f"build: expected one of {', '.join(purposes)}, found {build:.80}")
+    return purposes[build]
 
 
 def drop_build(connection: Connection, build: str) -> None:
