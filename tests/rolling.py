@@ -3,6 +3,7 @@
 import statistics
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from itertools import cycle, islice
@@ -70,13 +71,9 @@ def roll(deployment: Deployment, instances: Iterable[Instance]) -> Told:
         load.finish()
         watch.finish()
     with psycopg.connect(deployment.views) as connection:
-        outcomes = dict(
-            connection.execute("SELECT event_id, count(*) FROM live.entries WHERE outcome <> 'void' GROUP BY event_id").fetchall()
-        )
-        refused = connection.execute("SELECT count(*) FROM live.entries WHERE outcome = 'refused'").fetchone()
-        void = connection.execute("SELECT count(*) FROM live.entries WHERE outcome = 'void'").fetchone()
-    assert refused is not None
-    assert void is not None
+        rows = connection.execute("SELECT event_id, outcome FROM live.entries").fetchall()
+    outcomes = Counter(event_id for event_id, outcome in rows if outcome == "admitted")
+    refused = sum(outcome == "refused" and event_id in load.sent for event_id, outcome in rows)
     delays = sorted(watch.seen[event_id] - sent_at for event_id, sent_at in load.sent.items())
     cuts = statistics.quantiles(delays, n=100)
     told = Told(
@@ -86,8 +83,8 @@ def roll(deployment: Deployment, instances: Iterable[Instance]) -> Told:
         seconds=load.seconds,
         restarts=len(rolling),
         lost=len(load.sent.keys() - outcomes.keys()),
-        repeated=sum(outcomes[event_id] > 1 for event_id in load.sent.keys() & outcomes.keys()) + refused[0],
-        void=void[0],
+        repeated=sum(outcomes[event_id] > 1 for event_id in load.sent) + refused,  # a second one is refused
+        void=sum(outcome == "void" for _, outcome in rows),
         p50_seconds=cuts[49],
         p99_seconds=cuts[98],
         max_seconds=delays[-1],

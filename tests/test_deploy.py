@@ -3,7 +3,9 @@
 import json
 import os
 import re
+import shutil
 import subprocess
+import venv
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -59,6 +61,40 @@ def test_the_image_runs_as_nobody_in_particular_and_checks_its_health() -> None:
     assert re.fullmatch(r"[1-9]\d+:[1-9]\d+", instruction("USER"))
     assert json.loads(instruction("HEALTHCHECK").split("CMD ")[1]) == ["python", "-m", health.__name__]
     assert "--require-hashes" in (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
+
+
+@pytest.mark.long
+def test_the_build_steps_of_the_image_make_something_that_runs(tmp_path: Path) -> None:
+    """The RUN steps of the first stage as they stand, with other folders; then the command that they made, which knows no source."""
+    first, _ = (DEPLOY / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ").split("\nFROM python:${PYTHON}-slim\n")
+    steps = re.findall(r"^RUN (.*)$", first, re.MULTILINE)
+    source = tmp_path / "source"
+    for names in re.findall(r"^COPY (.*) \S+$", first, re.MULTILINE):
+        for name in names.split():
+            copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+            (source / name).parent.mkdir(exist_ok=True, parents=True)
+            copy(ROOT / name, source / name, **({"symlinks": True} if copy is shutil.copytree else {}))  # type: ignore[operator]
+    venv.create(tmp_path / "python", with_pip=True)
+    path = {"PATH": f"{tmp_path}/python/bin:{os.environ['PATH']}"}
+    for step in steps:
+        here = step.replace("/wheels", f"{tmp_path}/wheels").replace("/opt/aidtrail", f"{tmp_path}/opt")
+        done = subprocess.run(["bash", "-ec", here], cwd=source, env=os.environ | path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{step}\n{done.stdout}{done.stderr}"
+
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [str(tmp_path / "opt" / "bin" / "aidtrail"), "schemas", "check"],
+        cwd=tmp_path,
+        env=clean,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    installed = {path.name.partition("-")[0] for path in (tmp_path / "opt").glob("lib/*/site-packages/*.dist-info")}
+    assert done.returncode == 0, done.stderr
+    assert {"aidtrail", "kafka_python"} <= installed
+    assert not {"pytest", "mypy", "pip"} & installed
+    print(f"{len(steps)} build steps, {len(installed)} packages installed: {done.stdout.strip()}")
 
 
 def test_no_secret_has_a_default_and_none_may_be_missing() -> None:
