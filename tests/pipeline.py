@@ -47,6 +47,9 @@ class Pipeline:
     def catch_up(self) -> None:
         submitted = sum(self.log.end_offsets(TOPICS.submitted).values())
         drain(self._ledger, lambda: sum(self.log.end_offsets(TOPICS.recorded).values()) >= submitted)
+        self.catch_up_views()
+
+    def catch_up_views(self) -> None:
         drain(self._projector, self._is_projected)
 
     @contextmanager

@@ -16,6 +16,7 @@
     timekeeper      finds in the views what has fallen due, and submits that it expired
     audit           `replay` rules again and `rebuild` projects again, and both compare; `cuts` and `as_of` show the past
       seal            signs what `recorded` holds: `merkle` trees, stated in a `manifest`, kept as `tiles`, signed as a `note`
+      evidence        what an auditor takes home; `verifier` checks it, alone: it imports nothing of this package
     importers       what others report (UN OCHA FTS) as observed donations
 
 `service` is the loop of the long-running services, `probes` and `health` say how they are, `topics` the names of the topics, `rights` who

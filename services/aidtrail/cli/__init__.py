@@ -9,7 +9,7 @@ import sys
 import psycopg
 import typer
 
-from aidtrail.cli import audit, demo, doctor, donations, fts, registry, rights, schemas, seal, services, submit, token, topics
+from aidtrail.cli import audit, demo, doctor, donations, fts, proof, registry, rights, schemas, seal, services, submit, token, topics
 from aidtrail.errors import AidtrailError, UnavailableError, UsageError
 
 app = typer.Typer(
@@ -32,6 +32,9 @@ app.command("history")(donations.history)
 app.command("list")(donations.list_)
 app.command("token")(token.token)
 app.command("doctor")(doctor.doctor)
+audit.app.command("export")(proof.export)
+audit.app.command("prove")(proof.prove)
+audit.app.command("verify")(proof.verify)
 app.add_typer(registry.app, name="registry")
 app.add_typer(fts.app, name="import")
 audit.app.command("seal")(seal.seal)

@@ -1,0 +1,435 @@
+"""The verifier stands alone, agrees with Aidtrail on what is sound, and names what is not, claim by claim."""
+
+import ast
+import base64
+import json
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from aidtrail import codec, contract
+from aidtrail.audit import verifier
+from aidtrail.audit.note import COSIGNATURE, Note, SignerKey, cosign, parse
+from aidtrail.chain import NO_HEAD, NO_TAIL, Head, Tail
+from aidtrail.domain import events as e
+from aidtrail.domain.rules import RULES
+from aidtrail.domain.rules.common import ROLES
+from aidtrail.errors import UndecodableError
+from aidtrail.log import partition_of
+from aidtrail.ruling import EPOCH
+from tests import test_domain_machine as machine
+from tests.acts import full_life, money, registry_events
+from tests.worlds import KEY, PARTITIONS, SCHEMAS, TRUSTED, Held, Record, World, judged, projected, rewrite, sealed
+
+FILE = Path(verifier.__file__)
+ALLOWED = {"cryptography", "cffi", "_cffi_backend"}
+MERKLE = Path(__file__).parents[2] / "shared" / "data" / "merkle"
+VKEY = str(KEY.verifier)
+
+
+# --- it stands alone ----------------------------------------------------------------------------------------------------------------
+
+
+def test_it_imports_the_standard_library_and_cryptography_alone() -> None:
+    tree = ast.parse(FILE.read_text(encoding="utf-8"))
+
+    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert {name.partition(".")[0] for name in names} <= sys.stdlib_module_names | {"cryptography"}
+
+
+def test_a_copy_of_the_file_runs_where_nothing_else_can_be_imported(tmp_path: Path, world: World) -> None:
+    copy = tmp_path / "verifier.py"
+    copy.write_bytes(FILE.read_bytes())
+    saved(world.held(), tmp_path / "export")
+    guard = (
+        "import runpy, sys\n"
+        "class Guard:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name.partition('.')[0] not in sys.stdlib_module_names | {ALLOWED!r}:\n"
+        "            raise ImportError(f'{name} is not allowed here')\n"
+        "sys.meta_path.insert(0, Guard())\n"
+        f"sys.argv = ['verifier.py', '--key', {VKEY!r}, {str(tmp_path / 'export')!r}]\n"
+        f"runpy.run_path({str(copy)!r}, run_name='__main__')\n"
+    )
+
+    done = subprocess.run([sys.executable, "-I", "-c", guard], capture_output=True, text=True, cwd=tmp_path, timeout=120, check=False)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "altered 0, removed 0, reordered 0, invented 0, view rows differing 0" in done.stdout
+
+
+def test_it_knows_every_schema_that_is_published_and_no_other() -> None:
+    rows = json.loads((contract.FOLDER / "ids.json").read_text(encoding="utf-8"))
+
+    assert {f"{row['event']}.v{row['version']}": row["sha256"] for row in rows} == verifier.FINGERPRINTS
+
+
+def test_it_knows_the_roles_and_folds_of_every_event() -> None:
+    kinds = {kind.type for kind in RULES} - {"SubmissionRefused"}
+
+    assert {kind: set(roles) for kind, roles in verifier.ROLES.items()} == {kind.type: set(roles) for kind, roles in ROLES.items()}
+    assert set(verifier._FOLDS) == kinds - {"PledgeAnnounced"}
+    assert {kind for kind in kinds if not hasattr(verifier.Step, f"_{kind}")} == {"PledgeAnnounced"}
+
+
+# --- it computes as others do -------------------------------------------------------------------------------------------------------
+
+
+def test_partitions_are_those_of_kafkas_own_clients() -> None:
+    chance = random.Random(1)
+    keys = [bytes(chance.choices(b"ABCDEFGHIJ-0123456789", k=length)) for length in range(1, 65) for _ in range(4)]
+
+    assert [verifier.partition_of(key, 12) for key in keys] == [partition_of(key, 12) for key in keys]
+
+
+@pytest.mark.skipif(not MERKLE.is_dir(), reason="the published vectors are not here")
+def test_published_inclusion_and_consistency_vectors() -> None:
+    cases = 0
+    for case in json.loads((MERKLE / "inclusion.json").read_text()):
+        cases += 1
+        hashed, root, path = (_unbase64(case[name]) for name in ("leafHash", "root", "proof"))
+
+        def included() -> None:
+            if verifier.root_by_inclusion(hashed, case["leafIdx"], case["treeSize"], path) != root:  # noqa: B023
+                raise verifier.Wrong("another root")
+
+        assert _passes(included) is not case["wantErr"], case
+    for case in json.loads((MERKLE / "consistency.json").read_text()):
+        cases += 1
+        old, new, path = (_unbase64(case[name]) for name in ("root1", "root2", "proof"))
+        sizes = case["size1"], case["size2"]
+        if not 1 <= sizes[0] <= sizes[1]:
+            continue  # never asked
+        assert _passes(lambda: verifier.require_consistent(sizes[0], old, sizes[1], new, path)) is not case["wantErr"], case  # noqa: B023
+    print(f"{cases} published proofs")
+
+
+def test_what_it_decodes_is_what_the_ledger_decodes() -> None:
+    """Every example and thousands of mutants: both read them, or neither."""
+    chance, schemas = random.Random(7), verifier.Schemas(SCHEMAS)
+    values = [codec.encode(codec.from_json(path.read_text())) for path in sorted((contract.FOLDER / "examples").glob("*.json"))]
+    tried = differing = 0
+    for value in values:
+        for number in range(100):
+            mutant = bytearray(value)
+            for _ in range(min(number, chance.randrange(1, 4))):
+                place = chance.randrange(5, len(mutant))
+                match chance.randrange(3):
+                    case 0:
+                        mutant[place] ^= 1 << chance.randrange(8)
+                    case 1:
+                        del mutant[place]
+                    case _:
+                        mutant.insert(place, chance.randrange(256))
+            tried += 1
+            differing += _decodes(lambda m: codec.read_recorded(m), bytes(mutant)) != _decodes(schemas.decode, bytes(mutant))
+    print(f"{tried} values, {differing} read by one reader only")
+    assert differing == 0
+
+
+class Followed(machine.Lives):
+    """Whatever the rules admit, the verifier has no objection to, and folds to the same rows."""
+
+    registry = verifier.Registry()
+    compared = 0
+
+    def submit(self, event: e.Event, before: Any) -> None:
+        if before is None:
+            self.life, self.records, self.tail, self.head = verifier.Life(), [], NO_TAIL, NO_HEAD
+        version = self.donation.version if before is not None else 0
+        super().submit(event, before)
+        if getattr(self, "donation", None) is None or self.donation.version == version:
+            return
+        stamp = e.LedgerStamp(
+            version=version + 1,
+            submitted_offset=len(self.records),
+            previous_outcome_sha256=self.tail.sha256,
+            recorded_at=EPOCH + (self.acts.now - EPOCH) // timedelta(milliseconds=1) * timedelta(milliseconds=1),
+            previous_sha256=self.head.sha256,
+            registry_offset=self.registry.end,
+            rules=1,
+        )
+        submission = codec.encode(event)
+        value = codec.stamped(submission, codec.read(submission)[1], stamp)
+        digest = codec.sha256(value)
+        self.tail, self.head = Tail(len(self.records), digest), Head(version + 1, digest)
+        self.records.append(Record(len(self.records), 0, event.meta.donation_id.encode(), value))
+        found = verifier.Event(*_DECODER.decode(value))
+        assert list(self.life.follow(found, digest, self.registry)) == []
+
+    def teardown(self) -> None:
+        if not getattr(self, "records", None):
+            return
+        rows, d = projected([self.records], [len(self.records)]), self.life.donation
+        assert d is not None
+        # The partition is that of one among one, and a donation's rows name it.
+        assert rows["donations", 0] == [verifier.donation_row(d, 0)]
+        assert rows["amounts", 0] == verifier.amount_rows(d)
+        assert rows["approvals", 0] == verifier.approval_rows(d)
+        Followed.compared += 1
+
+
+_DECODER = verifier.Schemas(SCHEMAS)
+
+
+def test_lives_of_any_kind_fold_to_the_rows_of_aidtrails_own_fold() -> None:
+    for offset, event in enumerate(registry_events()):
+        verifier.take_registered(Followed.registry, Record(offset, 0, None, codec.encode(event)), _DECODER)
+    settled = settings(
+        max_examples=machine.LIVES // 6,
+        stateful_step_count=machine.STEPS,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+
+    run_state_machine_as_test(seed(machine.SEED)(Followed), settings=settled)
+
+    print(f"{Followed.compared} donations folded twice, 0 rows differ")
+    assert Followed.compared >= machine.LIVES // 8
+
+
+def _decodes(decode: Callable[[bytes], Any], value: bytes) -> bool:
+    try:
+        decode(value)
+    except (UndecodableError, verifier.Undecodable):
+        return False
+    return True
+
+
+def _passes(check: Callable[[], None]) -> bool:
+    try:
+        check()
+    except verifier.Wrong:
+        return False
+    return True
+
+
+def _unbase64(value: Any) -> Any:
+    if value is None:
+        return []
+    return [base64.b64decode(one) for one in value] if isinstance(value, list) else base64.b64decode(value)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return World(1, tmp_path_factory.mktemp("world"))
+
+
+def saved(held: Held, folder: Path) -> None:
+    """As `export` writes it."""
+
+    def text(value: bytes | None) -> str | None:
+        return None if value is None else base64.b64encode(value).decode()
+
+    def put(name: str, lines: Sequence[Any]) -> None:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    for (topic, number), records in held.kept.items():
+        put(f"{topic}/{number}.ndjson", [one._asdict() | {"key": text(one.key), "value": text(one.value)} for one in records])
+    for (table, number), rows in held.views.items():
+        put(f"views/{table}/{number}.ndjson", rows)
+    (folder / "schemas").mkdir()
+    for schema_id, schema in held.texts.items():
+        (folder / "schemas" / f"{schema_id}.avsc").write_bytes(schema)
+    about = {"format": verifier.EXPORT, "partitions": held.partitions, "views": held.view_ends, "key": VKEY}
+    (folder / "about.json").write_text(json.dumps(about))
+
+
+# --- claim by claim -----------------------------------------------------------------------------------------------------------------
+
+
+def by(actor_id: str, party_id: str, role: str) -> Callable[[e.Event], e.Event]:
+    actor = e.Actor(actor_id=actor_id, party_id=party_id, role=role)
+    return lambda event: event.model_copy(update={"meta": event.meta.model_copy(update={"actor": actor})})
+
+
+def with_(**changes: Any) -> Callable[[e.Event], e.Event]:
+    return lambda event: event.model_copy(update=changes)
+
+
+FORGERIES: list[tuple[str, int, Callable[[e.Event], e.Event], str]] = [
+    ("PledgeConfirmed", 0, by("krcs-officer", "KRCS", "officer"), "krcs-officer confirms, and announced it"),
+    ("ApprovalDecided", 2, by("mef-approver", "MEF", "approver"), "mef-approver decides on A2, and decided before"),
+    ("ApprovalDecided", 1, by("krcs-officer", "KRCS", "officer"), "krcs-officer decides on A2, and requested it"),
+    ("ApprovalDecided", 1, by("krcs-officer-3", "KRCS", "officer"), "krcs-officer-3 decides on A2, and shaped the pledge"),
+    ("ApprovalDecided", 1, by("crc-officer", "CRC", "officer"), "crc-officer of CRC acts for mechanism MEF-SUPPORT, which is for MEF"),
+    ("DisbursementInstructed", 0, by("mef-approver-2", "MEF", "approver"), "mef-approver-2 pays under A2, and decided on it"),
+    ("DisbursementInstructed", 0, by("krcs-officer", "KRCS", "officer"), "krcs-officer pays under A2, and requested it"),
+    ("DisbursementReleased", 0, by("krcs-preparer", "KRCS", "preparer"), "krcs-preparer releases D1, and prepared it"),
+    ("DisbursementReleased", 0, by("nobody", "KRCS", "releaser"), "nobody is not enrolled"),
+    ("DisbursementReleased", 0, by("krcs-retired", "KRCS", "releaser"), "krcs-retired may not do this as releaser of KRCS"),
+    ("DisbursementReleased", 0, by("krcs-releaser", "CRC", "releaser"), "krcs-releaser may not do this as releaser of CRC"),
+    ("ReceiptAcknowledged", 0, by("krcs-officer", "KRCS", "officer"), "krcs-officer of KRCS acknowledges D2, which is for KBH"),
+    ("ApprovalRequested", 1, with_(approvals_required=1), "asks for 1 approvals, which is not what the mechanism asks for"),
+    ("ApprovalRequested", 1, with_(terms_sha256=bytes(32)), "A2 is requested twice, for other terms, or for a pledge that has ended"),
+    ("ApprovalRequested", 1, with_(amounts=(money("1300"),)), "more KWD is approved than is pledged"),
+    ("ApprovalDecided", 1, with_(amounts=(money("1201"),)), "more is approved by mef-approver than was requested"),
+    ("DisbursementInstructed", 0, with_(amount=money("1201")), "D1 does not keep to its plan"),
+    ("DisbursementInstructed", 2, with_(amount=money("591")), "more KWD is paid under approval A2 than it grants"),
+    ("DisbursementInstructed", 1, with_(amount=money("701")), "more KWD goes out of KRCS-CRC than came into it"),
+    ("DisbursementInstructed", 2, with_(end_to_end_id="E2E-D1"), "D3 has the end-to-end id of another payment"),
+    ("DisbursementInstructed", 0, with_(approval_id="A1"), "approval A1 is superseded"),
+    ("DisbursementSettled", 0, with_(amount=money("700.0010")), "D1: instructed, settled and returned do not fall"),
+    ("FundsReceived", 0, with_(amount=money("691")), "D1: settled, received and acknowledged do not fall"),
+    ("ReceiptAcknowledged", 1, with_(amount=money("591")), "D4: settled, received and acknowledged do not fall"),
+    ("UtilisationReported", 0, with_(amount=money("1191")), "more KWD is used than was acknowledged"),
+    ("DonationClosed", 0, by("kbh-officer", "KBH", "officer"), "KBH is neither donor nor payer"),
+]
+
+
+@pytest.fixture(scope="module")
+def lawful(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return World(2, tmp_path_factory.mktemp("lawful"), [list(full_life())])
+
+
+@pytest.mark.parametrize(("kind", "number", "change", "said"), FORGERIES, ids=[f"{k}-{n}-{s[:30]}" for k, n, _, s in FORGERIES])
+def test_c2_what_breaks_a_rule_is_named_although_log_seals_and_submissions_agree(
+    kind: str, number: int, change: Callable[[e.Event], e.Event], said: str, lawful: World
+) -> None:
+    held = lawful.held()
+    places = [
+        (partition, one.entry.record.offset)
+        for partition in range(PARTITIONS)
+        for one in judged(held.kept["recorded", partition], partition)
+        if one.entry.event is not None and one.entry.event.type == kind and one.reason is None
+    ]
+    partition, offset = places[number]
+    rewrite(held, partition, offset, change)
+    held.kept["checkpoints", 0], held.sealed_leaves = sealed(held.recorded(), lawful.steps), {}
+
+    report = verifier.verify_export(held, verifier.Trust(TRUSTED))
+
+    assert report.exit_code == 12, report.findings
+    assert "C1" not in report.failing
+    assert report.first is not None
+    assert (report.first.partition, report.first.offset) == (partition, offset)
+    assert any(said in one.what for one in report.findings if one.offset == offset), [one.what for one in report.findings]
+
+
+def test_c2_an_event_that_is_admitted_twice_and_a_submission_that_was_passed_over_are_named(lawful: World) -> None:
+    held, number = lawful.held(), max(range(PARTITIONS), key=lambda number: lawful.steps[-1][number])
+    first = next(one.entry.event for one in judged(held.kept["recorded", number], number) if one.entry.event is not None)
+    rewrite(
+        held, number, 4, lambda event: event.model_copy(update={"meta": event.meta.model_copy(update={"event_id": first.meta.event_id})})
+    )
+    submitted = held.kept["submitted", number]
+    submitted.insert(0, submitted[0]._replace(offset=0))
+    submitted[:] = [record._replace(offset=at) for at, record in enumerate(submitted)]
+    rewrite(held, number, -1, lambda event: event, answer_later=1)
+    held.kept["checkpoints", 0], held.sealed_leaves = sealed(held.recorded(), lawful.steps), {}
+
+    report = verifier.verify_export(held, verifier.Trust(TRUSTED))
+
+    assert report.exit_code == 12
+    assert any("is admitted twice" in one.what for one in report.findings)
+    assert any("submission 0 has no outcome" in one.what for one in report.findings)
+
+
+def test_c2_a_schema_that_says_something_else_is_not_taken(lawful: World) -> None:
+    held = lawful.held()
+    settled = next(at for at, text in held.texts.items() if b'"DisbursementSettled"' in text)
+    held.texts[settled] = held.texts[settled].replace(b'"bank_reference"', b'"bank_referencf"')
+
+    report = verifier.verify_export(held, verifier.Trust(TRUSTED))
+
+    assert report.exit_code == 12
+    assert report.findings[0].topic == f"schema {settled}"
+
+
+def test_c3_views_that_are_not_there_are_not_taken_for_equal(lawful: World) -> None:
+    held = lawful.held()
+    held.view_ends = None
+
+    assert verifier.verify_export(held, verifier.Trust(TRUSTED)).exit_code == 13
+
+
+# --- what the auditor brings along --------------------------------------------------------------------------------------------------
+
+
+def test_what_was_seen_is_kept_and_replaced_only_by_what_continues_it(tmp_path: Path, world: World, capsys: Any) -> None:
+    saved(world.held(2), tmp_path / "early")
+    saved(world.held(), tmp_path / "late")
+    forged = world.held()
+    rewrite(
+        forged, *next((n, 0) for n in range(PARTITIONS) if world.steps[0][n] and judged(forged.kept["recorded", n], n)[0].reason is None)
+    )
+    forged.kept["checkpoints", 0] = sealed(forged.recorded(), world.steps)
+    forged.views = projected(forged.recorded(), forged.view_ends or [])
+    saved(forged, tmp_path / "forged")
+    last = tmp_path / "last.json"
+
+    def visit(name: str) -> int:
+        return verifier.main(["--key", VKEY, "--last", str(last), str(tmp_path / name)])
+
+    assert visit("early") == 0
+    early = last.read_text()
+    assert visit("late") == 0
+    late = last.read_text()
+    assert early != late
+    assert "it continues the one of size 2" in capsys.readouterr().out
+
+    assert visit("early") == 11, "shorter than what was seen"
+    assert visit("forged") == 11
+    assert last.read_text() == late
+    evidence = {file.read_text() for file in tmp_path.glob("last.json.conflict-*")}
+    assert (forged.kept["checkpoints", 0][-1].value or b"").decode() in evidence
+    assert json.loads(late)["checkpoint"] in evidence
+    assert "both checkpoints are kept" in capsys.readouterr().err
+
+    assert verifier.main(["--key", VKEY, str(tmp_path / "forged")]) == 0, "who saw nothing before cannot tell"
+    last.write_text("{}")
+    assert visit("late") == 2
+    assert last.read_text() == "{}"
+
+
+def test_a_quorum_of_witnesses_is_required_where_the_policy_says_so(tmp_path: Path, world: World, capsys: Any) -> None:
+    witnesses = [SignerKey.generate(f"{name}.example/witness", COSIGNATURE) for name in ("ministry", "donor", "auditor")]
+    policy = tmp_path / "policy"
+    lines = [f"log {VKEY}", *(f"witness w{at} {key.verifier}" for at, key in enumerate(witnesses)), "group most 2 w0 w1 w2", "quorum most"]
+    policy.write_text("# who must have signed\n\n" + "\n".join(lines) + "\n")
+
+    def verify_signed_by(count: int, spoil: bool = False) -> int:
+        held = world.held()
+        newest = held.kept["checkpoints", 0][-1]
+        note = parse(newest.value or b"")
+        added = [cosign(note.text, key, 1_764_000_000) for key in witnesses[:count]]
+        if spoil:
+            added[-1] = added[-1]._replace(value=added[-1].value[:-1] + bytes([added[-1].value[-1] ^ 1]))
+        held.kept["checkpoints", 0][-1] = newest._replace(value=Note(note.text, (*note.signatures, *added)).encode())
+        folder = tmp_path / f"export-{count}-{spoil}"
+        saved(held, folder)
+        return verifier.main(["--policy", str(policy), str(folder)])
+
+    assert [verify_signed_by(count) for count in range(4)] == [11, 11, 0, 0]
+    assert "witnesses: w0, w1, w2" in capsys.readouterr().out
+    assert verify_signed_by(3, spoil=True) == 11
+    policy.write_text("\n".join([*lines[:-1], "quorum all-of-them"]))
+    assert verifier.main(["--policy", str(policy), str(tmp_path)]) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "expected the log's key, as you were told it by another way"),
+        (["--key", "nonsense"], "expected a key <name>+<key id>+<base64>"),
+        (["--key", VKEY.replace("+", "+0", 1)], "expected a key whose id is that of its name and bytes"),
+        (["--key", VKEY], "expected an export (aidtrail-export/1), found no about.json that says so"),
+        (["--key", VKEY, "--policy", "missing"], "No such file"),
+    ],
+)
+def test_what_it_cannot_use_is_one_clear_line(arguments: list[str], said: str, tmp_path: Path, capsys: Any) -> None:
+    assert verifier.main([*arguments, str(tmp_path)]) == 2
+    assert said in capsys.readouterr().err
