@@ -172,6 +172,7 @@ def comparison_json(compared: Comparison) -> dict[str, Any]:
         "named": compared.named,
         "sha256": compared.sha256,
         "live_sha256": compared.live_sha256,
+        "uncompared": compared.uncompared,
         "total_rows": compared.total_rows,
         "total_differences": compared.total_differences,
     }
@@ -187,6 +188,8 @@ def comparison(compared: Comparison) -> None:
     out = console()
     out.print(table)
     out.print(f"digest {compared.sha256.hex()}, live {compared.live_sha256.hex() if compared.live_sha256 else 'none kept'}")
+    for uncompared in compared.uncompared:
+        out.print(f"not compared: {uncompared}, which only one of the builds has")
     for name, keys in compared.named.items():
         for key in keys:
             out.print(f"differs: {name} {key}")

@@ -32,7 +32,8 @@ COMPARED = {table: KEYS.get(table, ("partition", "offset")) for table in COLUMNS
 @dataclass(frozen=True)
 class Comparison:
     """What was compared at `cut`: rows of each table in both builds, and the keys of rows that differ (at most MAX_NAMED a table). The
-    digests (`audit.cuts`) are equal where nothing differs; `live_sha256` is None where the live build keeps none."""
+    digests (`audit.cuts`) are equal where nothing differs; `live_sha256` is None where the live build keeps none. `uncompared` are columns
+    that only one build has, because another release began it."""
 
     build: str
     live: str
@@ -42,6 +43,7 @@ class Comparison:
     named: dict[str, list[str]]
     sha256: bytes
     live_sha256: bytes | None
+    uncompared: list[str]
 
     @property
     def total_rows(self) -> int:
@@ -102,19 +104,30 @@ def _compare(connection: psycopg.Connection[tuple[object, ...]], build: str, liv
     rows: dict[str, int] = {}
     differences: dict[str, int] = {}
     named: dict[str, list[str]] = {}
+    uncompared: list[str] = []
+    live_sha256 = _kept(connection, live)
     for table, key in COMPARED.items():
         ours, theirs = sql.Identifier(build, table), sql.Identifier(live, table)
+        shared = _columns(connection, build, table) & _columns(connection, live, table)
+        if live_sha256 is None:
+            shared.discard("rows_sha256")
+        uncompared += sorted(f"{table}.{column}" for column in COLUMNS[table].keys() - shared)
         (count,) = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(ours)).fetchone() or (0,)
         names = sql.SQL(", ").join(map(sql.Identifier, key))
         query = sql.SQL(
-            "SELECT DISTINCT {names} FROM ((SELECT * FROM {ours} EXCEPT ALL SELECT * FROM {theirs})"
-            " UNION ALL (SELECT * FROM {theirs} EXCEPT ALL SELECT * FROM {ours})) AS different ORDER BY {names}"
-        ).format(names=names, ours=ours, theirs=theirs)
+            "SELECT DISTINCT {names} FROM ((SELECT {shared} FROM {ours} EXCEPT ALL SELECT {shared} FROM {theirs})"
+            " UNION ALL (SELECT {shared} FROM {theirs} EXCEPT ALL SELECT {shared} FROM {ours})) AS different ORDER BY {names}"
+        ).format(names=names, ours=ours, theirs=theirs, shared=sql.SQL(", ").join(map(sql.Identifier, sorted(shared))))
         keys = connection.execute(query).fetchall()
         rows[table] = int(str(count))
         differences[table] = len(keys)
         named[table] = ["/".join(map(str, values)) for values in keys[:MAX_NAMED]]
-    return Comparison(build, live, cut, rows, differences, named, cuts.of_build(connection, build).sha256, _kept(connection, live))
+    return Comparison(build, live, cut, rows, differences, named, cuts.of_build(connection, build).sha256, live_sha256, uncompared)
+
+
+def _columns(connection: schema.Connection, build: str, table: str) -> set[str]:
+    query = "SELECT column_name FROM information_schema.columns WHERE table_schema = %s AND table_name = %s"
+    return {str(name) for (name,) in connection.execute(query, (build, table))}
 
 
 def _kept(connection: schema.Connection, build: str) -> bytes | None:
