@@ -1,5 +1,6 @@
 """deploy/kubernetes: valid, restricted, complete, and the same as what compose.yaml, the contract and the code say."""
 
+import runpy
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -222,6 +223,12 @@ def test_topics_are_as_the_contract_requires() -> None:
         }
     assert topics[names.submitted]["partitions"] == topics[names.recorded]["partitions"]
     assert {spec["partitions"] for name, spec in topics.items() if name not in (names.submitted, names.recorded)} == {1}
+
+
+def test_what_is_generated_is_as_it_would_be_now() -> None:
+    files = runpy.run_path(str(FOLDER / "generate.py"))["FILES"]
+
+    assert {name: (FOLDER / name).read_text(encoding="utf-8") for name in files} == {name: text() for name, text in files.items()}
 
 
 def test_services_scale_on_their_own_lag_up_to_the_number_of_partitions() -> None:
