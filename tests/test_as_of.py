@@ -13,6 +13,7 @@ from aidtrail import cli
 from aidtrail.audit import cuts
 from aidtrail.audit.as_of import AsOf, Moment, as_of
 from aidtrail.audit.changes import changes
+from aidtrail.audit.replay import extent_of, replay
 from aidtrail.errors import UnavailableError, UsageError
 from aidtrail.log import Draft
 from aidtrail.log.memory import MemoryLog
@@ -157,6 +158,18 @@ def test_a_cut_that_the_log_does_not_give_any_more_is_named(past: Past, field: s
     assert next(line for line in found.differences if field in line).startswith(f"partition 1 {field}: expected {stated}, found ")
 
 
+def test_a_replay_up_to_a_cut_finds_its_outcomes_and_names_another_cuts(past: Past) -> None:
+    for step in past.steps:
+        found = replay(past.log, TOPICS, extent=extent_of(past.log, TOPICS, step.cut))
+
+        assert (found.differing, found.unanswered, found.entries) == (0, 0, sum(step.cut.next_offsets.values()))
+
+    cut = past.steps[0].cut
+    place = cut.places[3]._replace(last_outcome_sha256=b"\1" * 32)
+    (difference,) = replay(past.log, TOPICS, extent=extent_of(past.log, TOPICS, cuts.Cut({**cut.places, 3: place}))).differences
+    assert (difference.partition, difference.offset, difference.field) == (3, place.next_offset - 1, "last outcome of the cut")
+
+
 # --- what had occurred ----------------------------------------------------------------------------------------------------------------
 
 
@@ -297,6 +310,7 @@ def test_the_commands_take_a_cut_show_the_past_and_name_what_changed(database_ur
     with schema.connect(database_url) as connection:
         connection.execute("UPDATE views_1.amounts SET pledged = 7")
     altered = command("audit", "cut", "second")
+    replayed = command("audit", "replay", "--cut", str(tmp_path / "first.json"), "--json")
     running.submit([a.confirmed()])
     forged = json.loads(taken.stdout)
     forged["partitions"][0]["next_offset"] = 900
@@ -323,6 +337,8 @@ def test_the_commands_take_a_cut_show_the_past_and_name_what_changed(database_ur
     assert "as of cut " in listed.stdout
     assert dropped.stdout == "dropped: views_2\n"
     assert altered.returncode == 1
+    assert replayed.returncode == 0, replayed.stdout
+    assert json.loads(replayed.stdout)["equal"] == 1
     assert f"altered: the rows of {a.donation_id}" in altered.stdout
     assert [(found.returncode, len(found.stderr.splitlines())) for found in wrong] == [(2, 1)] * 4
     assert [json.loads(line)["build"] for line in left.stdout.splitlines()] == ["views_1"]

@@ -261,10 +261,10 @@ def test_a_cut_is_found_by_name_and_by_file_and_an_altered_one_is_refused(
     cuts.keep(connection, "2026-q4", "views_1", cut)
     cuts.keep(connection, "2026-q4", "views_1", cut)
 
-    assert cuts.find(connection, "2026-q4") == cut == cuts.find(connection, str(tmp_path / "cut.json"))
+    assert cuts.find(connection, "2026-q4") == cut == cuts.read(tmp_path / "cut.json")
     assert [kept.name for kept in cuts.kept(connection)] == ["2026-q4"]
     with pytest.raises(UsageError, match="the cut was altered"):
-        cuts.find(connection, str(tmp_path / "altered.json"))
+        cuts.read(tmp_path / "altered.json")
     with pytest.raises(UsageError, match="one of 2026-q4, found"):
         cuts.find(connection, "2026-q3")
     with pytest.raises(UsageError, match="is another cut already"):

@@ -19,8 +19,8 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from aidtrail import codec
-from aidtrail.audit.findings import MAX_NAMED, Cut, Difference, Report
-from aidtrail.audit.replay import cut_now, replay, replay_in_processes
+from aidtrail.audit.findings import MAX_NAMED, Difference, Extent, Report
+from aidtrail.audit.replay import extent_now, replay, replay_in_processes
 from aidtrail.chain import NO_HEAD, Head, read_entry
 from aidtrail.demo.story import story
 from aidtrail.domain import events as e
@@ -462,24 +462,24 @@ def test_entries_and_submissions_that_were_deleted_together_leave_a_gap_that_is_
     assert (difference.field, difference.expected) == ("offset", "a record")
 
 
-def test_a_tail_that_is_missing_within_the_cut_is_named(honest: MemoryLog) -> None:
-    cut = cut_now(honest, TOPICS)
+def test_a_tail_that_is_missing_within_the_extent_is_named(honest: MemoryLog) -> None:
+    extent = extent_now(honest, TOPICS)
     forger = Forger(honest)
     end = len(forger.records)
     del forger.records[-3:]
 
-    difference = only(replay(honest, TOPICS, cut=cut, poll_seconds=0.05))
+    difference = only(replay(honest, TOPICS, extent=extent, poll_seconds=0.05))
 
     assert difference[:3] == (TOPICS.recorded, forger.partition, end - 3)
     assert difference.found == f"none before offset {end}"
 
 
-def test_a_cut_ends_the_replay(honest: MemoryLog) -> None:
+def test_an_extent_ends_the_replay(honest: MemoryLog) -> None:
     partition = home(ALIKE)
-    end = cut_now(honest, TOPICS)
-    cut = Cut(dict.fromkeys(end.recorded, 0) | {partition: 4}, dict.fromkeys(end.submitted, 0) | {partition: 6}, end.registry)
+    end = extent_now(honest, TOPICS)
+    extent = Extent(dict.fromkeys(end.recorded, 0) | {partition: 4}, dict.fromkeys(end.submitted, 0) | {partition: 6}, end.registry)
 
-    found = replay(honest, TOPICS, cut=cut)
+    found = replay(honest, TOPICS, extent=extent)
 
     assert (found.entries, found.equal, found.submissions, found.unanswered, found.differing) == (4, 4, 6, 2, 0)
 
@@ -852,7 +852,7 @@ def test_the_command_prints_the_counts_and_exits_1_only_for_a_difference(databas
     (report,) = [json.loads(line) for line in said.stdout.splitlines()]
     assert (report["submissions"], report["equal"], report["differing"]) == (count, count, 1)
     assert report["differences"][0]["field"] == "meta.ledger.submitted_offset"
-    assert sum(report["cut"]["recorded"].values()) == count + 2
+    assert sum(report["extent"]["recorded"].values()) == count + 2
 
 
 def invented(draft: Draft, records: Sequence[Record]) -> Draft:

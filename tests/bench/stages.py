@@ -22,7 +22,9 @@ from typing import Any
 
 import psycopg
 
+from aidtrail.audit.findings import Extent
 from aidtrail.audit.rebuild import rebuild
+from aidtrail.audit.replay import extent_now, replay
 from aidtrail.ledger import Ledger
 from aidtrail.log.kafka import KafkaLog
 from aidtrail.producer import Producer
@@ -48,16 +50,20 @@ def main() -> None:
     options.add_argument("--seconds", type=int, default=20, help="length of the latency stage (default 20)")
     options.add_argument("--growth", type=int, default=100_000, help="donations of the memory stage (default 100000)")
     options.add_argument("--json", action="store_true", help="print the figures as JSON")
-    options.add_argument("--only", default="", help="stages to run, comma-separated: project, ledger, latency, memory (default all)")
+    options.add_argument(
+        "--only", default="", help="stages to run, comma-separated: project, ledger, replay, latency, memory (default all)"
+    )
     asked = options.parse_args()
-    stages = asked.only.split(",") if asked.only else ["project", "ledger", "latency", "memory"]
+    stages = asked.only.split(",") if asked.only else ["project", "ledger", "replay", "latency", "memory"]
     report: Report = {"machine": machine()}
     say(report["machine"])
     with Broker() as broker, Server() as server:
         if "project" in stages:
             report["project"] = project_stage(broker.bootstrap, server, asked.events)
-        if "ledger" in stages:
+        if "ledger" in stages or "replay" in stages:
             report["ledger"] = ledger_stage(broker.bootstrap, asked.submissions)
+        if "replay" in stages:
+            report["replay"] = replay_stage(broker.bootstrap)
         if "latency" in stages:
             report["latency"] = latency_stage(broker.bootstrap, server, asked.seconds)
         if "memory" in stages:
@@ -123,6 +129,27 @@ def ledger_stage(bootstrap: str, submissions: int) -> Report:
     log.close()
     report: Report = {"submissions": total, "donations": donations}
     report["ledger_1"] = rate(total, [(run_ledger, (bootstrap, topics, total))])
+    say(report)
+    return report
+
+
+def replay_stage(bootstrap: str) -> Report:
+    """Rules again on what the ledger stage recorded: the first half, the whole, and the whole in two processes. `peak` is the most memory
+    that a process had, so what grows with the log shows between the first two."""
+    topics = Topics.of("bench-ledger")
+    log = KafkaLog([bootstrap])
+    whole = extent_now(log, topics)
+    log.close()
+    half = {number: end // 2 for number, end in whole.recorded.items()}
+    extents = {"half": Extent(half, half, whole.registry), "1": whole}
+    report: Report = {"entries": sum(whole.recorded.values())}
+    for name, extent in extents.items():
+        work = [(run_replay, (bootstrap, topics, extent, list(range(PARTITIONS))))]
+        report[f"replay_{name}"], peak = measured(sum(extent.recorded.values()), work)
+        report[f"replay_{name}_peak"] = f"{peak} MiB"
+    halves = [(run_replay, (bootstrap, topics, whole, list(range(part, PARTITIONS, 2)))) for part in (0, 1)]
+    report["replay_2"], peak = measured(report["entries"], halves)
+    report["replay_2_peak"] = f"{peak} MiB"
     say(report)
     return report
 
@@ -238,6 +265,13 @@ def run_rebuild(bootstrap: str, topics: Topics, database: str) -> None:
     log.close()
 
 
+def run_replay(bootstrap: str, topics: Topics, extent: Extent, partitions: list[int]) -> None:
+    log = KafkaLog([bootstrap])
+    report = replay(log, topics, extent=extent, partitions=partitions)
+    assert report.equal == report.entries == sum(extent.recorded[number] for number in partitions), report
+    log.close()
+
+
 def run_ledger(bootstrap: str, topics: Topics, total: int) -> None:
     log = KafkaLog([bootstrap])
     with tempfile.TemporaryDirectory() as folder:
@@ -273,7 +307,13 @@ def serve(service: Any, stop: Any, pipe: Any) -> None:
 
 
 def rate(total: int, targets: list[tuple[Callable[..., None], tuple[Any, ...]]]) -> int:
-    """Records per second: `total` over the time from the first process's work to the last one's end. Starting Python does not count."""
+    """Records per second, as `measured` has it."""
+    return measured(total, targets)[0]
+
+
+def measured(total: int, targets: list[tuple[Callable[..., None], tuple[Any, ...]]]) -> tuple[int, int]:
+    """Records per second: `total` over the time from the first process's work to the last one's end. Starting Python does not count. With
+    the most memory that one of them had, in MiB."""
     spans: Any = SPAWN.SimpleQueue()
     workers = [SPAWN.Process(target=timed, args=(target, arguments, spans)) for target, arguments in targets]
     for worker in workers:
@@ -282,13 +322,14 @@ def rate(total: int, targets: list[tuple[Callable[..., None], tuple[Any, ...]]])
         worker.join()
         assert worker.exitcode == 0, f"a worker ended with {worker.exitcode}"
     times = [spans.get() for _ in workers]
-    return round(total / (max(end for _, end in times) - min(start for start, _ in times)))
+    begin, end, peak = min(start for start, _, _ in times), max(end for _, end, _ in times), max(peak for _, _, peak in times)
+    return round(total / (end - begin)), peak
 
 
 def timed(target: Callable[..., None], arguments: tuple[Any, ...], queue: Any) -> None:
     start = time.time()
     target(*arguments)
-    queue.put((start, time.time()))
+    queue.put((start, time.time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10))
 
 
 def fill(log: KafkaLog, drafts: Iterator[Any], what: str) -> int:

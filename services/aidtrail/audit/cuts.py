@@ -193,10 +193,7 @@ def kept(connection: schema.Connection) -> list[Kept]:
 
 
 def find(connection: schema.Connection, name: str) -> Cut:
-    """The cut of this name, or in the JSON file of this path (any that ends with .json). Raises UsageError when there is none, or when it
-    is not what its digest says."""
-    if name.endswith(".json"):
-        return read(Path(name))
+    """The cut of this name. Raises UsageError when there is none, or when it is not what its digest says."""
     schema.migrate(connection, schema.CONTROL, "control")
     row = connection.execute("SELECT partitions, sha256 FROM aidtrail.cuts WHERE name = %s", (name,)).fetchone()
     if row is None:
@@ -208,6 +205,7 @@ def find(connection: schema.Connection, name: str) -> Cut:
 
 
 def read(path: Path) -> Cut:
+    """The cut in a file. Raises UsageError as `find` does."""
     try:
         said = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

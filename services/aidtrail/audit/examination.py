@@ -158,8 +158,11 @@ class Examination:
         if self._registries.at(stamp.registry_offset).offset == stamp.registry_offset:
             self._registry_offset = stamp.registry_offset
 
-    def finish(self) -> Report:
-        """After the last entry: what is left of the submissions is pending."""
+    def finish(self, expected: Tail | None = None) -> Report:
+        """After the last entry: what is left of the submissions is pending. The last outcome must be the one expected, if one is."""
+        if expected not in (None, self._tail):
+            where = (self._topics.recorded, self._number, self.report.entries - 1, "")
+            self.report.differs(Difference(*where, "last outcome of the cut", _said(expected), _said(self._tail)))
         if self._waiting is not None:
             self.report.oldest_unanswered = self._waiting.timestamp
         while self._waiting is not None:
@@ -286,6 +289,10 @@ def _broken(donation: Donation) -> list[str]:
         return invariants(donation)
     except Exception as error:  # a forged state may lack what every invariant relies on
         return [f"the invariants cannot be looked at: {type(error).__name__} {error}"]
+
+
+def _said(tail: Tail) -> str:
+    return f"submission {tail.submitted_offset}, sha256 {tail.sha256.hex()}"
 
 
 def _event_id(submission: Record) -> UUID | None:

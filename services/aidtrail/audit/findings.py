@@ -6,18 +6,20 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from aidtrail import codec
-from aidtrail.chain import Entry
+from aidtrail.chain import Entry, Tail
 from aidtrail.domain.events import Event, SubmissionRefused
 
 MAX_NAMED = 100
 
 
-class Cut(NamedTuple):
-    """For each partition of `recorded` and `submitted`, and for `registry`, the next offset: all records before it are in."""
+class Extent(NamedTuple):
+    """For each partition of `recorded` and `submitted`, and for `registry`, the next offset: all records before it are in. `tails` are the
+    last outcomes that must be found there, where a cut states them."""
 
     recorded: Mapping[int, int]
     submitted: Mapping[int, int]
     registry: int
+    tails: Mapping[int, Tail] | None = None
 
 
 class Finding(NamedTuple):
@@ -49,7 +51,7 @@ class Void(NamedTuple):
 class Report:
     """`entries` are equal, void, not re-decidable or differing. `submissions` have one of these, or none, or wait for theirs at the end."""
 
-    cut: Cut | None = None
+    extent: Extent | None = None
     submissions: int = 0
     entries: int = 0
     equal: int = 0

@@ -23,10 +23,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from aidtrail import codec
+from aidtrail.audit.cuts import Cut
 from aidtrail.audit.examination import Accounts, Examination, Registries
-from aidtrail.audit.findings import Cut, Difference, Report
+from aidtrail.audit.findings import Difference, Extent, Report
+from aidtrail.chain import Tail
 from aidtrail.domain.events import RegistryEvent
-from aidtrail.errors import MalformedError, UnavailableError, UndecodableError
+from aidtrail.errors import MalformedError, UnavailableError, UndecodableError, UsageError
 from aidtrail.ledger_store import LedgerStore
 from aidtrail.log import Log, Reader, Record
 from aidtrail.service import young_garbage_only
@@ -36,31 +38,41 @@ MAX_BATCH = 2000
 POLL_SECONDS = 30.0
 
 
-def cut_now(log: Log, topics: Topics) -> Cut:
+def extent_now(log: Log, topics: Topics) -> Extent:
     """As far as the log goes. An entry is appended after its submission and after the registry that it was ruled with, so ends are taken in
     the other order: what an entry within the cut answers is within it too."""
     topics.require(log)
-    return Cut(log.end_offsets(topics.recorded), log.end_offsets(topics.submitted), log.end_offsets(topics.registry)[0])
+    return Extent(log.end_offsets(topics.recorded), log.end_offsets(topics.submitted), log.end_offsets(topics.registry)[0])
+
+
+def extent_of(log: Log, topics: Topics, cut: Cut) -> Extent:
+    """As far as a cut goes, and the outcomes that it says are last. Raises UsageError when it is of a log with other partitions."""
+    count = topics.require(log)
+    if sorted(cut.places) != list(range(count)):
+        raise UsageError(f"the cut is of {len(cut.places)} partitions and {topics.recorded} has {count}: it belongs to another log")
+    answered = {partition: place.last_submitted_offset + 1 for partition, place in cut.places.items()}
+    tails = {partition: Tail(place.last_submitted_offset, place.last_outcome_sha256) for partition, place in cut.places.items()}
+    return Extent(cut.next_offsets, answered, log.end_offsets(topics.registry)[0], tails)
 
 
 def replay(
     log: Log,
     topics: Topics,
     *,
-    cut: Cut | None = None,
+    extent: Extent | None = None,
     partitions: Sequence[int] | None = None,
     max_accounts: int = 20_000,
     poll_seconds: float = POLL_SECONDS,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Report:
-    """Replay these partitions (all, if not said) up to the cut (the log's end, if not said), one after the other. `progress` is called with
-    the entries done and the entries there are. A record within the cut that cannot be read for `poll_seconds`, although the log answers, is
+    """Replay these partitions (all, if not said) up to this extent (the log's end, if not said), one after the other. `progress` is called
+    with the entries done and the entries there are. A record within it that cannot be read for `poll_seconds`, although the log answers, is
     a difference. Memory holds `max_accounts` donations; a temporary folder holds the entries of one partition."""
-    cut = cut or cut_now(log, topics)
+    extent = extent or extent_now(log, topics)
     count = topics.require(log)
     numbers = range(count) if partitions is None else partitions
-    report = Report(cut)
-    total = sum(cut.recorded[number] for number in numbers)
+    report = Report(extent)
+    total = sum(extent.recorded[number] for number in numbers)
 
     def missing(topic: str, partition: int, first: int, end: int) -> None:
         if topic == topics.recorded:  # in `submitted` other teams' transactions may leave gaps
@@ -69,19 +81,19 @@ def replay(
     with young_garbage_only() as collect, ExitStack() as stack:
         readers = {topic: stack.enter_context(closing(log.reader(topic))) for topic in topics}
         read = partial(_records, log, missing=missing, poll_seconds=poll_seconds)
-        registries = Registries(list(_registry_records(read(readers[topics.registry], topics.registry, 0, cut.registry))))
+        registries = Registries(list(_registry_records(read(readers[topics.registry], topics.registry, 0, extent.registry))))
         report.registry_events = len(registries)
         for number in numbers:
             with _accounts(topics, number, max_accounts) as accounts:
-                submissions = read(readers[topics.submitted], topics.submitted, number, cut.submitted[number])
+                submissions = read(readers[topics.submitted], topics.submitted, number, extent.submitted[number])
                 examination = Examination(number, count, topics, registries, accounts, submissions)
-                for record in read(readers[topics.recorded], topics.recorded, number, cut.recorded[number]):
+                for record in read(readers[topics.recorded], topics.recorded, number, extent.recorded[number]):
                     examination.take(record)
                     if examination.report.entries % MAX_BATCH == 0:
                         accounts.settle()
                         collect()
                         progress(report.entries + examination.report.entries, total)
-                report.add(examination.finish())
+                report.add(examination.finish((extent.tails or {}).get(number)))
             progress(report.entries, total)
     return report
 
@@ -139,24 +151,25 @@ def replay_in_processes(
     topics: Topics,
     processes: int,
     *,
+    extent: Extent | None = None,
     max_accounts: int = 20_000,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Report:
     """As `replay`, with the partitions shared out among so many new processes, each of which opens the log with `open_log` (a function of a
     module, since it is sent there). `max_accounts` is for each process."""
     with open_log() as log:
-        cut = cut_now(log, topics)
+        extent = extent or extent_now(log, topics)
     context = multiprocessing.get_context("spawn")
     done, stop = context.Value("q"), context.Event()
-    numbers = sorted(cut.recorded)
+    numbers = sorted(extent.recorded)
     shares = [share for first in range(processes) if (share := numbers[first::processes])]
-    report = Report(cut)
+    report = Report(extent)
     with ProcessPoolExecutor(len(shares), context, _set_up, (done, stop)) as pool:
-        waiting = {pool.submit(_replay_share, open_log, topics, cut, share, max_accounts) for share in shares}
+        waiting = {pool.submit(_replay_share, open_log, topics, extent, share, max_accounts) for share in shares}
         try:
             while waiting:
                 finished, waiting = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
-                progress(done.value, sum(cut.recorded.values()))
+                progress(done.value, sum(extent.recorded.values()))
                 for future in finished:
                     report.add(future.result())
         except BaseException:
@@ -181,7 +194,7 @@ def _set_up(done: "Synchronized[int]", stop: EventType) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which then sets `stop`
 
 
-def _replay_share(open_log: OpenLog, topics: Topics, cut: Cut, partitions: Sequence[int], max_accounts: int) -> Report:
+def _replay_share(open_log: OpenLog, topics: Topics, extent: Extent, partitions: Sequence[int], max_accounts: int) -> Report:
     before = 0
 
     def progress(done: int, total: int) -> None:
@@ -193,4 +206,4 @@ def _replay_share(open_log: OpenLog, topics: Topics, cut: Cut, partitions: Seque
             raise UnavailableError("stopped")
 
     with open_log() as log:
-        return replay(log, topics, cut=cut, partitions=partitions, max_accounts=max_accounts, progress=progress)
+        return replay(log, topics, extent=extent, partitions=partitions, max_accounts=max_accounts, progress=progress)

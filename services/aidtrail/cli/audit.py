@@ -28,6 +28,7 @@ app = typer.Typer(help="Prove that the rules were kept, and that the views are t
 
 @app.command("replay")
 def replay(
+    cut: Annotated[str | None, typer.Option(help="Up to this cut: a name of 'aidtrail audit cuts', or a .json file.")] = None,
     processes: Annotated[int, typer.Option("--processes", min=1, help="Share the partitions out among so many processes.")] = 1,
     json_: Json = False,
 ) -> None:
@@ -35,7 +36,7 @@ def replay(
 
     Proves, for entries of today's rules: each outcome is the one that the rules give for what was submitted, with the parties, actors and
     mechanisms of the registry as it stood; so every admitted event was made in the name of an enrolled actor in his role, and requester,
-    approver, preparer and releaser are distinct; and no submission was passed over.
+    approver, preparer and releaser are distinct; and no submission was passed over. With --cut, also that these are the cut's outcomes.
 
     Does not prove: that the log only grew (who can rewrite submissions, registry and entries together leaves nothing to find); that the
     person wrote the event whose name it bears (that is for access control and signatures); that append times are true; what another version
@@ -46,6 +47,8 @@ def replay(
     with show.bar("entries") as bar:
         options: Any = {"max_accounts": settings.ledger_accounts, "progress": bar.to}
         with backends(settings) as opened:
+            if cut is not None:
+                options["extent"] = replaying.extent_of(opened.log, opened.topics, past.load_cut(opened, cut))
             if processes == 1:
                 found = replaying.replay(opened.log, opened.topics, **options)
             else:
@@ -66,7 +69,7 @@ def _open_log(settings: Settings) -> Iterator[Log]:
 
 def _report_json(found: Report) -> dict[str, Any]:
     return vars(found) | {
-        "cut": found.cut and found.cut._asdict(),
+        "extent": found.extent and {name: getattr(found.extent, name) for name in ("recorded", "submitted", "registry")},
         "differences": [difference._asdict() for difference in found.differences],
         "voids": [void._asdict() for void in found.voids],
     }

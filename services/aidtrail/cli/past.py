@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated
 
 import psycopg
@@ -169,11 +170,16 @@ def require_views(connection: schema.Connection) -> str:
 
 
 def _moment(opened: Backends, time: str | None, cut: str | None, occurred_by: str | None) -> past.Moment:
-    found: cuts.Cut | None = None
-    if cut is not None:
-        with schema.connect(opened.views) as connection:
-            found = cuts.find(connection, cut)
+    found = None if cut is None else load_cut(opened, cut)
     return past.Moment(time=_time(time), cut=found, name=cut or "", occurred_by=_time(occurred_by))
+
+
+def load_cut(opened: Backends, name: str) -> cuts.Cut:
+    """The cut in a .json file, for which no views are needed, or the one of this name in the views."""
+    if name.endswith(".json"):
+        return cuts.read(Path(name))
+    with schema.connect(opened.views) as connection:
+        return cuts.find(connection, name)
 
 
 def _time(text: str | None) -> datetime | None:
