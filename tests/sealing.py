@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import random
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ KEY = SignerKey.generate("aidtrail.example/log")
 class Unsynced(Disk):
     """For tests in which nobody cuts the power."""
 
-    def sync(self, path: Path) -> None:
+    def sync(self, paths: Collection[Path]) -> None:
         pass
 
 
@@ -211,10 +211,12 @@ class Fragile(Disk):
         self.step()
         super().remove_folder(path)
 
-    def sync(self, path: Path) -> None:
-        self.step()
-        self._unsynced_files.discard(path)
-        self._undo.pop(path, None)
+    def sync(self, paths: Collection[Path]) -> None:
+        """One after the other, in any order."""
+        for path in random.Random(self.steps).sample(list(paths), len(paths)):
+            self.step()
+            self._unsynced_files.discard(path)
+            self._undo.pop(path, None)
 
     def _cut_power(self, rng: random.Random) -> None:
         for path in sorted(self._unsynced_files):

@@ -11,25 +11,25 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from aidtrail.audit.checkpoints import published, records
 from aidtrail.audit.keys import make_key, read_key
 from aidtrail.audit.manifest import Manifest, Stand
 from aidtrail.audit.merkle import root
-from aidtrail.audit.note import COSIGNATURE, ED25519, SignerKey
+from aidtrail.audit.note import COSIGNATURE, ED25519, Checkpoint, Note, SignerKey, sign
 from aidtrail.audit.seal import Sealer
 from aidtrail.audit.sealed import CHECKPOINT, EVIDENCE, STATE
 from aidtrail.errors import NoteError, SealError, UnavailableError, UsageError
 from aidtrail.log import Draft, Log
 from aidtrail.log.memory import MemoryLog
 from aidtrail.log.postgres import PostgresLog
-from tests.sealing import KEY, PARTITIONS, Fragile, FragileLog, Killed, Subject
+from tests.bench.sealing import seconds_to_sealed
+from tests.sealing import KEY, Fragile, FragileLog, Killed, Subject
 from tests.waiting import eventually
 
 
@@ -106,16 +106,29 @@ def seal_under(subject: Subject, disk: Fragile) -> None:
             sealer.turn()
 
 
-@pytest.mark.parametrize("seeds", [[None], [1], pytest.param([2, 3, 4, 5, 6], marks=pytest.mark.long)], ids=["killed", "power", "powers"])
-def test_killed_at_every_step_it_signs_one_history_and_goes_on(seeds: list[int | None], memory_path: Path) -> None:
-    """With a seed the power is cut: some of what was not synced is lost."""
+@pytest.mark.parametrize(
+    ("lost", "seeds"),
+    [
+        ("nothing", [1]),
+        ("the topic's end", [1]),
+        pytest.param("the topic's end", [2, 3, 4], marks=pytest.mark.long),
+        pytest.param("the folder", [1], marks=pytest.mark.long),
+    ],
+)
+def test_killed_at_every_step_it_signs_one_history_and_goes_on(lost: str, seeds: list[int], memory_path: Path) -> None:
+    """Either memory alone is enough. Where the topic loses its end the power is cut too: the folder has only what was synced."""
     counting = Fragile(0)
     seal_under(begun(memory_path / "count"), counting)
     checkpoints = 0
     for at, seed in itertools.product(range(1, counting.steps + 1), seeds):
         subject = begun(memory_path / f"{at}-{seed}")
+        end = subject.log.end_offsets(subject.topics.checkpoints)[0]
         with pytest.raises(Killed):
-            seal_under(subject, Fragile(at, random.Random(1000 * seed + at) if seed is not None else None))
+            seal_under(subject, Fragile(at, random.Random(1000 * seed + at) if lost == "the topic's end" else None))
+        if lost == "the topic's end":
+            cut(subject.log, subject.topics.checkpoints, 0, end)
+        elif lost == "the folder":
+            shutil.rmtree(subject.folder)
         subject.record(7)
         subject.seal()
         subject.record(300)
@@ -123,7 +136,7 @@ def test_killed_at_every_step_it_signs_one_history_and_goes_on(seeds: list[int |
         checkpoints += subject.require_true()
         subject.require_files()
         shutil.rmtree(subject.folder)
-    print(f"{counting.steps} steps, killed at each: {checkpoints} checkpoints signed, 0 conflicting")
+    print(f"{counting.steps} steps, killed at each, {lost} lost: {checkpoints} checkpoints signed, 0 conflicting")
 
     assert counting.steps > 50
 
@@ -285,6 +298,26 @@ def test_two_histories_under_one_key_are_kept_as_evidence(subject: Subject, tmp_
 
     require_refused(subject, "topic and folder have two manifests 1")
     assert len(list((subject.folder / EVIDENCE).glob("manifest-1-*"))) == 2
+
+
+@pytest.mark.parametrize("size", [1, 2, 7])
+@pytest.mark.parametrize("where", ["topic", "folder"])
+def test_a_checkpoint_of_another_history_by_its_own_key_ends_it(subject: Subject, size: int, where: str) -> None:
+    subject.record(30)
+    subject.seal()
+    subject.record(30)
+    subject.seal()
+    text = str(Checkpoint(KEY.name, size, bytes(32)))
+    other = Note(text, (sign(text, KEY),)).encode()
+    if where == "folder":
+        (subject.folder / CHECKPOINT).write_bytes(other)
+    else:
+        appender = subject.log.appender()
+        appender.append([Draft(subject.topics.checkpoints, 0, b"?", other)])
+        appender.close()
+
+    require_refused(subject, "this key signed two histories" if size <= 2 else "only 2 manifests are left")
+    assert other in [path.read_bytes() for path in (subject.folder / EVIDENCE).iterdir()]
 
 
 @pytest.mark.parametrize("path", [STATE, CHECKPOINT, "partition/1/tile/0/000.p/12", "tile/0/000.p/1", "tile/entries/000.p/1"])
@@ -460,7 +493,7 @@ def test_what_is_recorded_is_sealed_soon(database_url: str, tmp_path: Path) -> N
     finally:
         stop.set()
         thread.join()
-    seconds = sorted(lags(subject))
+    seconds = sorted(seconds_to_sealed(subject.log, subject.topics, KEY.verifier))
     print(
         f"{len(seconds)} entries: sealed after {statistics.median(seconds):.2f} s in the median, {seconds[-len(seconds) // 100]:.2f} s p99"
     )
@@ -468,23 +501,3 @@ def test_what_is_recorded_is_sealed_soon(database_url: str, tmp_path: Path) -> N
     reading.close()
 
     assert len(seconds) == 600
-
-
-def lags(subject: Subject) -> Iterator[float]:
-    manifests: list[Manifest] = []
-    covered: Mapping[int, int] = dict.fromkeys(range(PARTITIONS), 0)
-    reader = subject.log.reader(subject.topics.recorded)
-    for record in records(subject.log, subject.topics.checkpoints, 0, subject.log.end_offsets(subject.topics.checkpoints)[0]):
-        found = published(record, KEY.verifier)
-        if isinstance(found, Manifest):
-            manifests.append(found)
-        elif found is not None:
-            sizes = {number: stand.size for number, stand in enumerate(manifests[found.checkpoint.size - 1].partitions)}
-            for number, begin in covered.items():
-                reader.assign({number: begin})
-                while begin < sizes[number]:
-                    for entry in reader.poll(sizes[number] - begin, 5.0).get(number, []):
-                        yield (record.timestamp - entry.timestamp) / 1000
-                        begin = entry.offset + 1
-            covered = sizes
-    reader.close()

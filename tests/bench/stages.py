@@ -23,6 +23,7 @@ from typing import Any
 import psycopg
 
 from aidtrail.audit.findings import Extent
+from aidtrail.audit.note import SignerKey
 from aidtrail.audit.rebuild import rebuild
 from aidtrail.audit.replay import extent_now, replay
 from aidtrail.ledger import Ledger
@@ -33,11 +34,12 @@ from aidtrail.service import drain
 from aidtrail.topics import Topics
 from aidtrail.views import schema
 from aidtrail.views.reader import Reader
-from tests.bench import bare, lives
+from tests.bench import bare, lives, sealing
 from tests.brokers import Broker
 from tests.databases import Server
 
 PARTITIONS = 12
+STAGES = ["project", "ledger", "replay", "latency", "memory", "seal"]
 SPAWN = multiprocessing.get_context("spawn")
 Report = dict[str, Any]
 
@@ -50,11 +52,9 @@ def main() -> None:
     options.add_argument("--seconds", type=int, default=20, help="length of the latency stage (default 20)")
     options.add_argument("--growth", type=int, default=100_000, help="donations of the memory stage (default 100000)")
     options.add_argument("--json", action="store_true", help="print the figures as JSON")
-    options.add_argument(
-        "--only", default="", help="stages to run, comma-separated: project, ledger, replay, latency, memory (default all)"
-    )
+    options.add_argument("--only", default="", help=f"stages to run, comma-separated: {', '.join(STAGES)} (default all)")
     asked = options.parse_args()
-    stages = asked.only.split(",") if asked.only else ["project", "ledger", "replay", "latency", "memory"]
+    stages = asked.only.split(",") if asked.only else STAGES
     report: Report = {"machine": machine()}
     say(report["machine"])
     with Broker() as broker, Server() as server:
@@ -68,6 +68,8 @@ def main() -> None:
             report["latency"] = latency_stage(broker.bootstrap, server, asked.seconds)
         if "memory" in stages:
             report["memory"] = memory_stage(broker.bootstrap, server, asked.growth)
+        if "seal" in stages:
+            report["seal"] = seal_stage(broker.bootstrap, asked.events, asked.seconds)
     if asked.json:
         print(json.dumps(report, indent=2))
 
@@ -245,6 +247,41 @@ def memory_stage(bootstrap: str, server: "Server", donations: int) -> Report:
     return report
 
 
+def seal_stage(bootstrap: str, entries: int, seconds: int, per_second: int = 500) -> Report:
+    """Leaves hashed into trees; a backlog sealed, from Kafka to its last checkpoint; and how soon an entry is sealed."""
+    key = SignerKey.generate("bench.example/log")
+    report: Report = {"hash_1": sealing.hashing_rate(PARTITIONS, entries)}
+    log = KafkaLog([bootstrap])
+    topics = Topics.of("bench-seal")
+    topics.create(log, PARTITIONS)
+    donations = max(entries // len(lives.steps()), 1)
+    report["entries"] = total = fill(log, lives.entries(topics.recorded, PARTITIONS, donations, active=min(donations, 20_000)), "entries")
+    report["seal_1"] = rate(total, [(sealing.run_sealer, (bootstrap, topics, total, key.skey))])
+    topics = Topics.of("bench-seal-lag")
+    topics.create(log, PARTITIONS)
+    stop = SPAWN.Event()
+    worker = SPAWN.Process(target=sealing.serve_sealer, args=(bootstrap, topics, stop, key.skey))
+    worker.start()
+    drafts = lives.entries(topics.recorded, PARTITIONS, per_second * seconds, active=200)
+    appender = log.appender()
+    first = list(islice(drafts, 50))
+    appender.append(first)
+    wait_until(lambda: len(list(sealing.seconds_to_sealed(log, topics, key.verifier))) == len(first), "the seal did not start")
+    start, ticks = time.perf_counter(), 50
+    for tick in range(seconds * ticks):
+        appender.append(list(islice(drafts, per_second // ticks)))
+        time.sleep(max(0.0, start + (tick + 1) / ticks - time.perf_counter()))
+    total = sum(log.end_offsets(topics.recorded).values())
+    wait_until(lambda: len(list(sealing.seconds_to_sealed(log, topics, key.verifier))) == total, "the seal did not come to the end")
+    report |= {"per_second": per_second, **sealing.lag(log, topics, key.verifier, len(first))}
+    stop.set()
+    worker.join(20)
+    appender.close()
+    log.close()
+    say(report)
+    return report
+
+
 # --- the workers: each is the target of a process -----------------------------------------------------------------------------------
 
 
@@ -374,6 +411,14 @@ def wait_for_group(log: KafkaLog, database: str, drafts: Iterator[Any]) -> None:
     appender.append(list(islice(drafts, 50)))
     appender.close()
     wait_until_projected(database, 50)
+
+
+def wait_until(condition: Callable[[], bool], otherwise: str) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(otherwise)
+        time.sleep(0.2)
 
 
 def wait_until_projected(database: str, entries: int) -> None:

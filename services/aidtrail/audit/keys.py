@@ -25,7 +25,7 @@ def make_key(name: str, key_type: int, file: Path) -> SignerKey:
         opened.write(key.skey + "\n")
         opened.flush()
         os.fsync(handle)
-    Disk().sync(file.parent)
+    Disk().sync([file.parent])
     return key
 
 

@@ -142,7 +142,7 @@ class Sealer:
         if appended.offset == sealed.next_offset:  # if not, the next manifest will not be where it is expected either
             sealed.next_offset += 1
         sealed.newest = Signed(sealed.checkpoint, note)
-        sealed.folder.write(CHECKPOINT, note.encode())
+        sealed.folder.replace(CHECKPOINT, note.encode())
         sealed.folder.settle()
         sealed.folder.tidy()
         if self._oldest is not None:

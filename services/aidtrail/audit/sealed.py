@@ -95,7 +95,7 @@ class Sealed:
             tree.save()
         self._bundles.save()
         self.folder.settle()
-        self.folder.write(STATE, self._state())
+        self.folder.replace(STATE, self._state())
         self.folder.settle()
 
     def manifests_from(self, index: int) -> Iterator[bytes]:

@@ -60,6 +60,7 @@ class TiledTree:
         self._folder = folder
         self._prefix = prefix
         self._edges = list(edges)
+        self._saved: int | None = None
 
     @classmethod
     def opened(cls, folder: Folder, prefix: str, size: int) -> "TiledTree":
@@ -123,6 +124,9 @@ class TiledTree:
     def save(self) -> None:
         """Write the tiles that are not full."""
         size = self.size
+        if size == self._saved:
+            return
+        self._saved = size
         for level, edge in enumerate(self._edges):
             if edge:
                 path = tile_path(level, (size >> HEIGHT * level) // WIDTH, len(edge))

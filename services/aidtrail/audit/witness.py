@@ -131,7 +131,7 @@ class Witness:
             self._keep_evidence(place, request.note, cosigned)
             return Answer(422, f"{error}\n")
         if cosigned is None or checkpoint.size > last.size:
-            self._folder.write(f"log/{place}", request.note.encode())
+            self._folder.replace(f"log/{place}", request.note.encode())
             self._folder.settle()
         return Answer(200, str(cosign(request.note.text, self._key, int(self._clock()))))
 
@@ -141,8 +141,8 @@ class Witness:
         path = f"conflict/{place}/{checkpoint.size}-{hashlib.sha256(note.text.encode()).hexdigest()}"
         logger.error("witness: %s: not cosigned, evidence is in %s", checkpoint.origin, self._folder.root / path)
         if self._folder.read(path) is None:
-            self._folder.write(path, note.encode())
-            self._folder.write(f"{path}.cosigned", cosigned or b"")
+            self._folder.replace(path, note.encode())
+            self._folder.replace(f"{path}.cosigned", cosigned or b"")
             self._folder.settle()
 
 
