@@ -4,8 +4,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from psycopg import sql
 
 from aidtrail.domain import events as e
+from aidtrail.views import schema
 from aidtrail.views.reader import Filters, Reader, Sight
 from tests.acts import Acts, full_life, money
 from tests.pipeline import Pipeline
@@ -172,6 +174,32 @@ def test_an_amendment_to_another_currency_leaves_nothing_pledged_in_the_first(da
 
     assert found.total_differences == 0, found.named
     assert pledged == {"KWD": "0.0000", "USD": "500.0000"}
+
+
+def test_an_open_reader_sees_the_build_that_goes_live_whatever_its_columns(reader: Reader, pipeline: Pipeline) -> None:
+    """Its statements are prepared on the build before."""
+
+    def seen() -> list[object]:
+        (waiting,) = [entry.event_id for entry in reader.history(WAITING)[:1]]
+        assert waiting is not None
+        return [reader.donation(WAITING), reader.amounts([WAITING]), reader.outcome(waiting)]
+
+    before = seen()
+    with schema.connect(pipeline.database) as connection:
+        build = schema.live_build(connection)
+        assert build is not None
+        empty = schema.new_build(connection, 4, "rebuild")
+        for table in ("donations", "amounts", "entries", "refusals"):
+            connection.execute(sql.SQL("ALTER TABLE {} ADD COLUMN IF NOT EXISTS added integer").format(sql.Identifier(empty, table)))
+        schema.go_live(connection, empty)
+        connection.commit()
+        assert reader.donation(WAITING) is None
+        assert reader.amounts([WAITING]) == {WAITING: []}
+        schema.go_live(connection, build)
+        connection.commit()
+        schema.drop_build(connection, empty)
+
+    assert seen() == before
 
 
 def test_a_rebuild_of_these_views_is_equal(pipeline: Pipeline, tmp_path: Path) -> None:

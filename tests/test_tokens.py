@@ -315,6 +315,7 @@ def test_no_forged_token_is_accepted_and_no_message_repeats_it(verifier: Verifie
             accepted.append((kind, token))
         except TokenError as error:
             messages.add(str(error))
+        assert verifier.known_subject(token) is None
     print(", ".join(f"{kind} {number}" for kind, number in tried.items()))
     print(f"{sum(tried.values())} tried, {len(accepted)} accepted; {len(messages)} different reasons")
 
@@ -431,6 +432,41 @@ def test_the_same_kid_with_another_key_is_the_other_key(source: Path, clock: Clo
     assert verifier.subject(signed("ES256", OTHERS["ES256"])) == "krcs-officer"
     with pytest.raises(TokenError, match="signature is not good"):
         verifier.subject(signed())
+
+
+def test_a_token_that_was_good_is_good_without_a_second_look_until_it_expires_or_its_key_goes(source: Path, clock: Clock) -> None:
+    now = NOW
+    verifier = Verifier(ISSUER, AUDIENCE, Keys(str(source), clock=clock), now=lambda: now)
+    token = signed()
+    assert verifier.known_subject(token) is None
+    verifier.subject(token)
+
+    assert verifier.known_subject(token) == "krcs-officer"
+    assert verifier.known_subject(token[:-1]) is None
+    now = CLAIMS["exp"] + LEEWAY_SECONDS
+    assert verifier.known_subject(token) is None
+    now = CLAIMS["iat"] - LEEWAY_SECONDS - 1
+    assert verifier.known_subject(token) is None
+    now = NOW
+    clock.seconds += STALE_SECONDS  # the set must be read again first
+    assert verifier.known_subject(token) is None
+    verifier.subject(token)
+    assert verifier.known_subject(token) == "krcs-officer"
+    source.write_text(rotated("ES256"))  # another key of the same name
+    clock.seconds += STALE_SECONDS
+    with pytest.raises(TokenError, match="signature is not good"):
+        verifier.subject(token)
+    assert verifier.known_subject(token) is None
+
+
+def test_tokens_that_are_known_are_bounded(verifier: Verifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokens, "MAX_KNOWN", 3)
+    made = [signed(jti=str(number)) for number in range(10)]
+    for token in made:
+        verifier.subject(token)
+        assert verifier.known_subject(token) == "krcs-officer"
+
+    assert sum(verifier.known_subject(token) is not None for token in made) <= 3
 
 
 @pytest.mark.parametrize("outage", ["500", "404", "redirect", "no set", "a secret", "too large", "cut short", "gone"])

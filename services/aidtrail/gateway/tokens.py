@@ -4,6 +4,7 @@ Only asymmetric algorithms, each bound to one type of key; only keys of the conf
 key is never followed (RFC 8725). `Keys` reads the set (a JWKS, RFC 7517) again when a token names a key that is not in it.
 """
 
+import hashlib
 import json
 import logging
 import re
@@ -37,6 +38,7 @@ LEEWAY_SECONDS = 30.0  # how far the issuer's clock may be from ours
 FETCH_SECONDS = 5.0  # to wait for the issuer at most
 RETRY_SECONDS = 10.0  # between two readings of the key set at least, whatever kids are asked for
 STALE_SECONDS = 300.0  # the key set is read again after so long, so that a key that the issuer withdraws goes
+MAX_KNOWN = 4096  # tokens whose signature is not checked again
 
 _COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+", re.ASCII)
 _TYPES = ("jwt", "at+jwt", "application/at+jwt")
@@ -107,6 +109,12 @@ class Keys:
             raise UnavailableError(f"no key set was read from {self.source} yet: access tokens cannot be verified")
         return self._keys.get(kid)
 
+    def at_hand(self, kid: str) -> Key | None:
+        """The key of this id if it was read and need not be read again by now. Never waits."""
+        if self._keys is None or self._clock() - self._read_at >= STALE_SECONDS:
+            return None
+        return self._keys.get(kid)
+
     def load(self) -> None:
         """Read the set now: at start, to say what is wrong with it. Raises UsageError or UnavailableError, and then keeps what it had."""
         with self._lock:
@@ -148,6 +156,7 @@ class Verifier:
         self.issuer, self.audience, self.keys = issuer, audience, keys
         self._algorithms = frozenset(algorithms)
         self._now = now
+        self._known: dict[bytes, _Known] = {}
 
     def subject(self, token: str) -> str:
         """The actor's id. Raises TokenError for any token that is not good now: the message is safe to show, it repeats nothing of it.
@@ -156,10 +165,26 @@ class Verifier:
             raise TokenError(f"it is longer than {MAX_TOKEN_BYTES} bytes")
         if not _COMPACT.fullmatch(token):
             raise TokenError("it is no signed JSON Web Token")
-        key = self.keys.find(self._kid(token))
+        kid = self._kid(token)
+        key = self.keys.find(kid)
         if key is None:
             raise TokenError("it is signed with a key that the issuer does not publish")
-        return self._checked(_verified(token, key)).sub
+        claims = self._checked(_verified(token, key))
+        if len(self._known) >= MAX_KNOWN:
+            self._known.clear()
+        self._known[_digest(token)] = _Known(kid, key, claims)
+        return claims.sub
+
+    def known_subject(self, token: str) -> str | None:
+        """As `subject`, of a token that is good now and was found to be well signed before, with a key that the issuer still publishes.
+        None where `subject` must be asked. Never waits."""
+        known = self._known.get(_digest(token))
+        if known is None or self.keys.at_hand(known.kid) is not known.key:
+            return None
+        try:
+            return self._checked(known.claims).sub
+        except TokenError:
+            return None
 
     def _kid(self, token: str) -> str:
         """Which key the token says it is signed with, once its header is found to be harmless."""
@@ -193,6 +218,18 @@ class Verifier:
         if now < claims.iat - LEEWAY_SECONDS or now < (claims.nbf or 0) - LEEWAY_SECONDS:
             raise TokenError("it is not valid yet")
         return claims
+
+
+class _Known(NamedTuple):
+    """A token that was verified: by which key, and what it says."""
+
+    kid: str
+    key: Key
+    claims: Claims
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()
 
 
 def _verified(token: str, key: Key) -> Claims:

@@ -1,5 +1,6 @@
 """Reads the live build, or another: what the command line, and everything that answers questions about donations, shows."""
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -183,7 +184,9 @@ class Reader:
         return schema.live_build(self._connection) is None
 
     def donation(self, donation_id: str) -> DonationRow | None:
-        return next(self.donations(Filters(donation_id=donation_id)), None)
+        with self._connection.cursor(row_factory=class_row(DonationRow)) as cursor:
+            query: LiteralString = "SELECT " + _DONATION + " FROM donations WHERE donation_id = %s"
+            return cursor.execute(query, (donation_id,), prepare=True).fetchone()
 
     def donations(self, filters: Filters = Filters(), *, after: str = "", limit: int | None = None) -> Iterator[DonationRow]:
         """Donations by id, those after the id `after`."""
@@ -251,7 +254,8 @@ class Reader:
         """The amounts of these donations, one row a currency."""
         found: dict[str, list[AmountRow]] = {donation_id: [] for donation_id in donation_ids}
         with self._connection.cursor(row_factory=class_row(AmountRow)) as cursor:
-            for row in cursor.execute("SELECT * FROM amounts WHERE donation_id = ANY(%s) ORDER BY 1, 2", (donation_ids,)):
+            query: LiteralString = "SELECT " + _AMOUNTS + " FROM amounts WHERE donation_id = ANY(%s) ORDER BY 1, 2"
+            for row in cursor.execute(query, (donation_ids,), prepare=True):
                 found[row.donation_id].append(row)
         return found
 
@@ -279,7 +283,7 @@ class Reader:
             " ORDER BY event_id, submitted_offset DESC"
         )
         found: dict[UUID, Outcome] = {}
-        rows: Any = self._connection.execute(query, {"ids": list(event_ids)})
+        rows: Any = self._connection.execute(query, {"ids": list(event_ids)}, prepare=True)
         for event_id, *said, held in rows:
             digest = codec.submission_sha256(held) if said[1] == "admitted" else held
             found[event_id] = Outcome._make([*said, digest])
@@ -311,9 +315,12 @@ class Reader:
 def configure(connection: schema.Connection) -> None:
     """Set a connection up for reading."""
     connection.autocommit = True
-    connection.prepare_threshold = None  # a build that goes live replaces the views under a prepared statement
+    connection.prepare_threshold = sys.maxsize  # only what asks for it: of a list, PostgreSQL should see the values before it plans
 
 
+_AMOUNTS: LiteralString = (
+    "donation_id, currency, pledged, approved, in_flight, settled, returned, passed_on, held, received, acknowledged, utilised"
+)
 _DONATION: LiteralString = (
     "donation_id, partition, version, head_sha256, oversight, contribution, donor, beneficiary, parties, legs, mechanisms, terms_sha256,"
     " purpose, headline, pledge, approval, disbursement, receipt, announced_on, changed_at, next_deadline"
