@@ -43,14 +43,17 @@ class Server:
 
         return get_server(self._folder / "postgres")
 
-    def create_database(self) -> str:
-        """A new empty database; returns its connection string."""
+    def create_database(self, like: str | None = None) -> str:
+        """A new database, empty or a copy of the one at `like`, which nobody may be connected to; returns its connection string."""
         name = f"test_{next(self._numbers)}"
         with psycopg.connect(self.url, autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}")
+            connection.execute(f"CREATE DATABASE {name}" + (f" TEMPLATE {_name(like)}" if like else ""))
         return self.url.replace("/aidtrail?", f"/{name}?")
 
     def drop_database(self, url: str) -> None:
-        name = url.split("?")[0].rsplit("/", 1)[1]
         with psycopg.connect(self.url, autocommit=True) as connection:
-            connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+            connection.execute(f"DROP DATABASE IF EXISTS {_name(url)} WITH (FORCE)")
+
+
+def _name(url: str) -> str:
+    return url.split("?")[0].rsplit("/", 1)[1]

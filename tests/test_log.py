@@ -314,3 +314,17 @@ def test_closing_twice_is_harmless(log: Log, topic: str) -> None:
 def test_a_key_has_the_partition_that_a_jvm_client_gives_it(key: bytes, hash_value: int) -> None:
     assert partition_of(key, 1000) == (hash_value & 0x7FFFFFFF) % 1000
     assert partition_of(key, 1) == 0
+
+
+def test_the_last_append_time_is_that_of_the_newest_record(log: Log, topic: str, appender: Appender) -> None:
+    assert log.last_append(topic) == 0
+
+    appended = appender.append([*drafts(topic, [b"a"]), *drafts(topic, [b"b"], 2)])
+
+    assert log.last_append(topic) == max(place.timestamp for place in appended)
+
+
+def test_who_may_read_and_write_is_told_so(log: Log, topic: str) -> None:
+    assert {"READ", "WRITE"} <= log.operations(topic)
+    with pytest.raises(UnavailableError):
+        log.operations("no-such-topic")

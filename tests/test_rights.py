@@ -31,7 +31,10 @@ from kafka.errors import AuthorizationError, KafkaError
 from kafka.structs import OffsetAndMetadata
 
 from aidtrail import codec
+from aidtrail.cli import doctor
+from aidtrail.cli.backends import backends
 from aidtrail.cli.services import TIMEKEEPER
+from aidtrail.config import Settings
 from aidtrail.domain.events import ActorEnrolled, Event
 from aidtrail.errors import UnavailableError
 from aidtrail.ledger import Ledger
@@ -475,6 +478,30 @@ def test_passwords_are_readable_by_their_owner_alone(guarded: Guarded) -> None:
     assert guarded.passwords.stat().st_mode & 0o777 == 0o700
     assert len({path.read_text() for path in files}) == len(EXPECTED)
     assert not any(path.read_text() in guarded.said for path in files)
+
+
+def test_the_doctor_says_what_a_user_may_and_for_what_that_is_enough(guarded: Guarded) -> None:
+    wanted = {
+        "ledger": [("ok", "reads submitted, recorded, registry; writes recorded: enough for ledger")],
+        "producer": [("ok", "reads nothing; writes submitted: enough for producer, timekeeper")],
+        NOBODY: [("fail", "reads nothing; writes nothing: enough for no part")],
+        "": [("ok", "enough for pledges, approvals"), ("warn", "may delete or alter submitted, recorded, registry, checkpoints")],
+    }
+    for role, expected in wanted.items():
+        environment = guarded.environment(role)
+        settings = Settings(
+            log=environment["AIDTRAIL_LOG"],
+            topic_prefix=PREFIX,
+            kafka_security_protocol="SASL_SSL",
+            kafka_username=environment["AIDTRAIL_KAFKA_USERNAME"],
+            kafka_password=environment["AIDTRAIL_KAFKA_PASSWORD"],
+            kafka_ca_file=guarded.broker.ca_file,
+        )
+        with backends(settings) as opened:
+            found = list(doctor.rights(opened))
+
+        assert [finding.verdict for finding in found] == [verdict for verdict, _ in expected]
+        assert all(said in finding.found for finding, (_, said) in zip(found, expected, strict=True)), found
 
 
 def test_rights_are_shown_without_a_broker(tmp_path: Path) -> None:

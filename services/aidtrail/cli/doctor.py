@@ -1,5 +1,6 @@
 """`aidtrail doctor`: is everything there that a pipeline needs, and what to do where it is not."""
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
 
@@ -11,10 +12,14 @@ from aidtrail.cli import registry
 from aidtrail.cli.backends import Backends, backends, public
 from aidtrail.cli.donations import Json
 from aidtrail.cli.services import TIMEKEEPER
-from aidtrail.errors import AidtrailError
+from aidtrail.errors import AidtrailError, UnavailableError
+from aidtrail.log import Log
+from aidtrail.rights import ROLES, TOPICS
 from aidtrail.views import schema
 from aidtrail.views.reader import Reader
 
+MAX_SKEW_SECONDS = 1.0
+DATABASE = "the database's clock"
 STYLES = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
@@ -28,41 +33,85 @@ Check = Callable[[Backends], Iterator[Finding]]
 
 
 def doctor(json_: Json = False) -> None:
-    """Check settings, log, topics, schemas, registry and views; each line says what to do. Exit 1 if a check failed."""
+    """Check log, database, topics, rights, schemas, registry, views and clocks; each line says what to do. Exit 1 if a check failed."""
     with backends(config.load()) as opened:
-        findings = list(_findings(opened))
+        findings = list(examine(opened))
     if json_:
         show.lines([finding._asdict() for finding in findings])
     else:
         out = show.console()
         for finding in findings:
-            out.print(Text(f"{finding.verdict:<5}", style=STYLES[finding.verdict]) + Text(f"{finding.subject:<10}{finding.found}"))
+            out.print(Text(f"{finding.verdict:<5}", style=STYLES[finding.verdict]) + Text(f"{finding.subject:<11}{finding.found}"))
     if any(finding.verdict == "fail" for finding in findings):
         raise typer.Exit(1)
 
 
-def _findings(opened: Backends) -> Iterator[Finding]:
-    """Each check in turn. One that cannot be made fails; the others are made all the same."""
-    for subject, check in CHECKS.items():
-        try:
-            yield from check(opened)
-        except AidtrailError as error:
-            yield Finding("fail", subject, " ".join(str(error).split()))
+def examine(opened: Backends) -> Iterator[Finding]:
+    """Each check in turn. One that cannot be made fails, and the others are made all the same; what cannot be reached is tried once."""
+    reached = set()
+    for subject, reach in (("log", log), ("database", database)):
+        found = list(_made(subject, reach, opened))
+        yield from found
+        if all(finding.verdict == "ok" for finding in found):
+            reached.add(subject)
+    for subject, (needs, check) in CHECKS.items():
+        if needs <= reached:
+            yield from _made(subject, check, opened)
 
 
-def settings(opened: Backends) -> Iterator[Finding]:
-    stated = opened.settings
-    home = f"the embedded server in {stated.home}"
-    yield Finding("ok", "settings", f"log: {public(stated.log) or home}; views: {public(stated.views) or home}")
+def _made(subject: str, check: Check, opened: Backends) -> Iterator[Finding]:
+    try:
+        yield from check(opened)
+    except AidtrailError as error:
+        yield Finding("fail", subject, " ".join(str(error).split()))
 
 
 def log(opened: Backends) -> Iterator[Finding]:
+    started = time.monotonic()
+    reached = opened.log
+    took_ms = (time.monotonic() - started) * 1000
+    where = public(opened.settings.log) or f"the embedded server in {opened.settings.home}"
+    yield Finding("ok", "log", f"{where}, {type(reached).__name__.removesuffix('Log')}, open after {took_ms:.0f} ms")
+
+
+def database(opened: Backends) -> Iterator[Finding]:
+    started = time.monotonic()
+    with schema.connect(opened.views) as connection:
+        version = connection.info.parameter_status("server_version")
+    took_ms = (time.monotonic() - started) * 1000
+    where = public(opened.settings.views) or f"the embedded server in {opened.settings.home}"
+    yield Finding("ok", "database", f"{where}, PostgreSQL {version}, connected after {took_ms:.0f} ms")
+
+
+def topics(opened: Backends) -> Iterator[Finding]:
     differences = opened.topics.differences(opened.log)
     for difference in differences:
         yield Finding("fail", "topics", difference)
     if not differences:
         count = opened.log.partitions(opened.topics.submitted)
         yield Finding("ok", "topics", f"{', '.join(opened.topics)}: as required, {count} partitions")
+
+
+def rights(opened: Backends) -> Iterator[Finding]:
+    """What the user of this command may do, and for which parts that is enough."""
+    may = {topic: _operations(opened.log, f"{opened.settings.topic_prefix}.{topic}") for topic in TOPICS}
+    said = "; ".join(
+        f"{does} {', '.join(topic for topic in may if operation in may[topic]) or 'nothing'}"
+        for does, operation in (("reads", "READ"), ("writes", "WRITE"))
+    )
+    enough = [role for role, needs in ROLES.items() if all(set(words.upper().split()) <= may[topic] for topic, words in needs.items())]
+    yield Finding("ok" if enough else "fail", "rights", f"{said}: enough for {', '.join(enough) or 'no part: see aidtrail rights show'}")
+    widest = [topic for topic, operations in may.items() if operations & {"DELETE", "ALTER", "ALTER_CONFIGS"}]
+    if widest:
+        advice = "run each part with a user of its own: 'aidtrail rights apply --passwords FOLDER', as a super user"
+        yield Finding("warn", "rights", f"may delete or alter {', '.join(widest)}, or this Kafka asks nobody for rights; {advice}")
+
+
+def _operations(log: Log, topic: str) -> frozenset[str]:
+    try:
+        return log.operations(topic)
+    except UnavailableError:  # there is none, or not for this user
+        return frozenset()
 
 
 def schemas(opened: Backends) -> Iterator[Finding]:
@@ -109,4 +158,50 @@ def views(opened: Backends) -> Iterator[Finding]:
         yield Finding("warn", "void", f"{counts['void']:,} entries without effect: somebody else wrote them; see live.entries")
 
 
-CHECKS: dict[str, Check] = {"settings": settings, "topics": log, "schemas": schemas, "registry": registered, "views": views}
+def migrations(opened: Backends) -> Iterator[Finding]:
+    with schema.connect(opened.views) as connection:
+        build = schema.live_build(connection)
+        if build is None:
+            return
+        troubles = [
+            trouble
+            for where, folder in ((schema.CONTROL, "control"), (build, "build"))
+            for trouble in schema.behind(connection, where, folder)
+        ]
+    for trouble in troubles:
+        yield Finding("fail", "migrations", trouble)
+    if not troubles:
+        yield Finding("ok", "migrations", f"{schema.CONTROL} and {build} are those of this release")
+
+
+def clocks(opened: Backends) -> Iterator[Finding]:
+    """Deadlines go by the log's clock, tokens and the timekeeper by this one. Kafka tells its clock by append times alone: that it is ahead
+    shows, that it is behind does not."""
+    with schema.connect(opened.views) as connection:
+        row = connection.execute("SELECT extract(epoch FROM clock_timestamp())::float8").fetchone()
+    assert row is not None
+    assert isinstance(row[0], float)
+    skews = {DATABASE: row[0] - time.time()}
+    last_append = max(opened.log.last_append(topic) for topic in (opened.topics.submitted, opened.topics.recorded)) / 1000
+    if last_append > time.time():
+        skews["the log's clock"] = last_append - time.time()
+    for whose, skew in skews.items():
+        if abs(skew) > MAX_SKEW_SECONDS:
+            apart = f"{abs(skew):,.1f} s {'ahead of' if skew > 0 else 'behind'} this machine's"
+            yield Finding("fail", "clocks", f"{whose} is {apart}: synchronise them (NTP) before deadlines are missed")
+    if all(abs(skew) <= MAX_SKEW_SECONDS for skew in skews.values()):
+        yield Finding(
+            "ok", "clocks", f"the database's is {skews[DATABASE]:+.3f} s from this one; the log has appended nothing in the future"
+        )
+
+
+CHECKS: dict[str, tuple[set[str], Check]] = {
+    "topics": ({"log"}, topics),
+    "rights": ({"log"}, rights),
+    "schemas": (set(), schemas),
+    "registry": ({"log"}, registered),
+    "migrations": ({"database"}, migrations),
+    "views": ({"log", "database"}, views),
+    "clocks": ({"log", "database"}, clocks),
+}
+"""By subject: what must have been reached, and the check."""

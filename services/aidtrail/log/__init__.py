@@ -104,6 +104,9 @@ class Log(Protocol):
     def end_offsets(self, topic: str) -> dict[int, int]:
         """For every partition the offset that the next record will get (or higher, never lower)."""
 
+    def last_append(self, topic: str) -> int:
+        """The latest append time of all partitions, in milliseconds since 1970 UTC, by the log's clock; 0 where there is no record."""
+
     def committed(self, group: str, topic: str) -> dict[int, int]:
         """For every partition that has one, the next offset last published by `Membership.commit` of that group."""
 

@@ -131,6 +131,13 @@ class KafkaLog:
             found = self._admin.list_partition_offsets({TopicPartition(topic, number): OffsetSpec.LATEST for number in range(partitions)})
         return {at.partition: end.offset for at, end in sorted(found.items())}
 
+    def last_append(self, topic: str) -> int:
+        partitions = self.partitions(topic)
+        with self._reaching():
+            wanted = {TopicPartition(topic, number): OffsetSpec.MAX_TIMESTAMP for number in range(partitions)}
+            found = self._admin.list_partition_offsets(wanted)
+        return max((int(newest.timestamp) for newest in found.values() if newest.offset >= 0), default=0)
+
     def committed(self, group: str, topic: str) -> dict[int, int]:
         deadline = time.monotonic() + COORDINATOR_SECONDS
         with self._reaching():

@@ -58,6 +58,10 @@ class MemoryLog:
         with self._changed:
             return {number: len(records) for number, records in enumerate(self._of(topic))}
 
+    def last_append(self, topic: str) -> int:
+        with self._changed:
+            return max((record.timestamp for records in self._of(topic) for record in records), default=0)
+
     def committed(self, group: str, topic: str) -> dict[int, int]:
         with self._changed:
             return dict(self._committed[group, topic])

@@ -106,6 +106,13 @@ class PostgresLog:
             raise UnavailableError(_no_topic(topic))
         return dict(found)
 
+    def last_append(self, topic: str) -> int:
+        with _outages():
+            row = self._connected().execute("SELECT max(last_timestamp) FROM log.partitions WHERE topic = %s", (topic,)).fetchone()
+        if row is None or row[0] is None:
+            raise UnavailableError(_no_topic(topic))
+        return int(row[0])
+
     def committed(self, group: str, topic: str) -> dict[int, int]:
         query = 'SELECT partition, next_offset FROM log.committed WHERE "group" = %s AND topic = %s'
         with _outages():

@@ -74,6 +74,23 @@ def migrate(connection: Connection, schema: str, folder: str) -> None:
                 connection.execute("INSERT INTO migrations VALUES (%s, %s, %s)", (number, path.name, _digest(path)))
 
 
+def behind(connection: Connection, schema: str, folder: str) -> list[str]:
+    """How the migrations of `schema` differ from those of this release, one line each, with what to do. Changes nothing."""
+    files = {int(path.name[:4]): path for path in sorted((MIGRATIONS / folder).glob("*.sql"))}
+    with connection.transaction():
+        connection.execute(sql.SQL("SET LOCAL search_path TO {}").format(sql.Identifier(schema)))
+        applied = {number: digest for number, _, digest in _migrations(connection)}
+    found = [
+        f"{schema}: {path.name} is not applied; start 'aidtrail project' of this release" for n, path in files.items() if n not in applied
+    ]
+    for number, digest in applied.items():
+        if number not in files:
+            found.append(f"{schema}: migration {number} is newer than this release; run the release that applied it, or a later one")
+        elif _digest(files[number]) != digest:
+            found.append(f"{schema}: {files[number].name} was changed after it was applied; run the release that applied it")
+    return found
+
+
 def prepare(connection: Connection, partitions: int) -> str:
     """Make sure that there is a live build with a position for each partition; returns its name."""
     migrate(connection, CONTROL, "control")
