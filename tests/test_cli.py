@@ -386,7 +386,7 @@ def test_doctor_goes_on_to_the_next_check_and_fails(tmp_path: Path) -> None:
 
     assert done.returncode == 1
     verdicts = {row["subject"]: row["verdict"] for row in _json(done)}
-    assert verdicts["topics"] == "fail"
+    assert verdicts["log"] == "fail"
     assert verdicts["schemas"] == "ok"
 
 

@@ -482,7 +482,7 @@ def test_passwords_are_readable_by_their_owner_alone(guarded: Guarded) -> None:
 
 def test_the_doctor_says_what_a_user_may_and_for_what_that_is_enough(guarded: Guarded) -> None:
     wanted = {
-        "ledger": [("ok", "reads submitted, recorded, registry; writes recorded: enough for ledger")],
+        "ledger": [("ok", "reads submitted, recorded, registry; writes recorded: enough for status, ledger, projector")],
         "producer": [("ok", "reads nothing; writes submitted: enough for producer, timekeeper")],
         NOBODY: [("fail", "reads nothing; writes nothing: enough for no part")],
         "": [("ok", "enough for pledges, approvals"), ("warn", "may delete or alter submitted, recorded, registry, checkpoints")],

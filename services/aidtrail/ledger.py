@@ -19,6 +19,7 @@ from aidtrail.domain.registry import Registry
 from aidtrail.errors import AppendUnknownError, UnavailableError
 from aidtrail.ledger_store import START, LedgerStore, Position, Row
 from aidtrail.log import Appended, Appender, Log, Record
+from aidtrail.logs import about
 from aidtrail.registry_reader import RegistryReader
 from aidtrail.ruling import EPOCH, NO_DONATION, Account, Outcome, donation_of, restore, rule
 from aidtrail.topics import Topics, require_write
@@ -28,6 +29,8 @@ logger = logging.getLogger(__name__)
 MAX_BATCH = 2000
 POLL_SECONDS = 0.5
 RECOVERY_SECONDS = 30.0
+MAX_TOLD = 20
+"""Refusals of one batch and partition that have a line of their own; all are in `recorded`."""
 MILLISECOND = timedelta(milliseconds=1)
 
 
@@ -66,7 +69,7 @@ class Partition:
         rows = [
             Row(outcome.draft.key.decode(), place.offset, outcome.submission_sha256, outcome.draft.value)
             for outcome, place in zip(outcomes, appended, strict=True)
-            if outcome.of_a_donation
+            if outcome.event is not None
         ]
         last = outcomes[-1]
         end, digest = appended[-1].offset + 1, codec.sha256(last.draft.value)
@@ -81,7 +84,9 @@ class Partition:
             end = log.end_offsets(self._topics.recorded)[self.number]
             if not self._is_prefix(log, end):
                 logger.warning(
-                    "%s partition %d: the local store does not match the log; building it anew", self._topics.recorded, self.number
+                    "ledger: partition %d: the local store does not match the log; building it anew",
+                    self.number,
+                    extra={"topic": self._topics.recorded, "partition": self.number},
                 )
                 self.store.clear()
                 self.position = START
@@ -123,6 +128,7 @@ class Partition:
             reason = void_reason(entry, tail, account.head, self._partitions)
             if reason is not None or entry.event is None or entry.event.meta.ledger is None:
                 metrics.VOID.labels("ledger", reason).inc()
+                logger.warning("ledger: an entry is void: %s", reason, extra=about(record))
                 continue
             stamp = entry.event.meta.ledger
             submission, digest = submission_of(entry)
@@ -227,6 +233,7 @@ class Ledger:
             stop = start + len(outcomes)
             if self._mine[number].keep(outcomes, appended[start:stop]):
                 _count(outcomes)
+                self._tell_refusals(number, outcomes)
             else:
                 metrics.OFFSET_SURPRISES.inc()
                 logger.warning(
@@ -235,10 +242,20 @@ class Ledger:
                     number,
                     self._mine[number].position.next_offset,
                     appended[start].offset,
+                    extra={"topic": self._topics.recorded, "partition": number, "offset": appended[start].offset},
                 )
                 self._drop(number)
             start = stop
         self._membership.commit({number: self._mine[number].next_submission for number in ruled if number in self._mine})
+
+    def _tell_refusals(self, number: int, outcomes: Sequence[Outcome]) -> None:
+        refused = [outcome for outcome in outcomes if outcome.refusal is not None]
+        for outcome in refused[:MAX_TOLD]:
+            assert outcome.refusal is not None
+            where: dict[str, object] = {"topic": self._topics.submitted, "partition": number, "offset": outcome.submitted_offset}
+            logger.info("ledger: refused: %s", outcome.refusal.reason, extra=where | about(event=outcome.event))
+        if len(refused) > MAX_TOLD:
+            logger.info("ledger: partition %d: %d more were refused in this batch", number, len(refused) - MAX_TOLD)
 
     def _take(self, number: int, max_accounts: int) -> None:
         store = LedgerStore(self._folder, self._topics.recorded, number)
@@ -249,7 +266,12 @@ class Ledger:
             store.close()
             raise
         self._mine[number] = partition
-        logger.info("ledger: partition %d from submission %d on", number, partition.next_submission)
+        logger.info(
+            "ledger: partition %d from submission %d on",
+            number,
+            partition.next_submission,
+            extra={"topic": self._topics.submitted, "partition": number, "offset": partition.next_submission},
+        )
 
     def _drop(self, number: int) -> None:
         self._mine.pop(number).close()

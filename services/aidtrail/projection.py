@@ -22,7 +22,9 @@ from aidtrail.domain.donation import Approval, Donation
 from aidtrail.domain.events import Event, SubmissionRefused
 from aidtrail.domain.fold import apply
 from aidtrail.domain.money import Amounts
+from aidtrail.errors import FoldError
 from aidtrail.log import Record
+from aidtrail.logs import about
 from aidtrail.views import digest
 from aidtrail.views.writer import Batch, Claim, Row, Writer
 
@@ -208,6 +210,7 @@ class Projection:
             event = entry.event
             if reason is not None or event is None or event.meta.ledger is None:
                 metrics.VOID.labels("projector", reason).inc()
+                logger.warning("projector: an entry is void: %s", reason, extra=about(entry.record))
                 rows["entries"].append(_entry_row(entry, "void", reason, codec.sha256(entry.value)))
                 continue
             stamp = event.meta.ledger
@@ -236,7 +239,9 @@ class Projection:
         except Exception as error:  # whatever a fold raises concerns one donation, never the others
             account.parked = True
             batch.rows["parked"].append((event.meta.donation_id, partition, offset, _short(error)))
-            logger.error("projector: %s is parked from partition %d offset %d on: %s", event.meta.donation_id, partition, offset, error)
+            why = error if isinstance(error, FoldError) else type(error).__name__  # what others say may hold what people wrote
+            where = {"partition": partition, "offset": offset}
+            logger.error("projector: %s is parked: %s", event.meta.donation_id, why, extra=where | about(event=event))
 
     def _count_parked(self) -> None:
         metrics.PARKED.set(sum(partition in self._claims for partition in self._writer.parked().values()))

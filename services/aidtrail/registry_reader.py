@@ -8,6 +8,7 @@ from aidtrail.domain.events import RegistryEvent
 from aidtrail.domain.registry import Registry, register_all
 from aidtrail.errors import MalformedError, UnavailableError, UndecodableError
 from aidtrail.log import Log
+from aidtrail.logs import about
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,8 @@ class RegistryReader:
                 try:
                     event = codec.decode(record.value)
                 except (UndecodableError, MalformedError) as error:
-                    logger.warning("%s offset %d is ignored: %s", self._topic, record.offset, error)
+                    why = error.where if isinstance(error, MalformedError) else "undecodable"  # what was found may be what people wrote
+                    logger.warning("%s offset %d is ignored: %s", self._topic, record.offset, why, extra=about(record))
                     continue
                 if isinstance(event, RegistryEvent):
                     events.append((event, record.offset))

@@ -46,8 +46,8 @@ class Outcome:
     submitted_offset: int
     clock: int
     refusal: Refusal | None
-    of_a_donation: bool
-    """False when the submission could not be decoded: then there is nothing to remember of it."""
+    event: Event | None
+    """What was submitted; None when it could not be decoded: then there is nothing to remember of it."""
 
 
 def rule(account: Account, record: Record, tail: Tail, clock: int, registry: Registry, topics: Topics, partitions: int) -> Outcome:
@@ -104,7 +104,7 @@ def rule(account: Account, record: Record, tail: Tail, clock: int, registry: Reg
     if event is not None:
         account.seen.setdefault(event.meta.event_id, digest)
     draft = Draft(topics.recorded, record.partition, donation_id.encode(), entry)
-    return Outcome(draft, digest, record.offset, clock, refusal, event is not None)
+    return Outcome(draft, digest, record.offset, clock, refusal, event)
 
 
 def donation_of(record: Record) -> str:

@@ -76,7 +76,7 @@ def run(service: Service, stop: Event, ready: Callable[[], None] = lambda: None,
                 except UnavailableError as error:
                     pulse.turned(str(error))
                     outages.inc()
-                    logger.warning("%s: %s; trying again in %.1f s", service.name, error, wait_seconds)
+                    logger.warning("%s: %s; trying again", service.name, error, extra={"wait_seconds": wait_seconds})
                     service.reset()
                     gc.collect()
                     stop.wait(wait_seconds)

@@ -218,7 +218,7 @@ class Examination:
             outcome = Finding("outcome", "one that the rules give", f"they raise {type(error).__name__}: {error}")
         else:
             if outcome.draft.value == record.value and outcome.draft.key == record.key:
-                if outcome.of_a_donation:
+                if outcome.event is not None:
                     key, value = outcome.draft.key.decode(), outcome.draft.value
                     self._accounts.keep(Row(key, record.offset, outcome.submission_sha256, value))
                 return None

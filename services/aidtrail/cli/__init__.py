@@ -9,6 +9,7 @@ import sys
 import psycopg
 import typer
 
+from aidtrail import logs
 from aidtrail.cli import audit, demo, doctor, donations, fts, proof, registry, rights, schemas, seal, services, submit, token, topics
 from aidtrail.errors import AidtrailError, UnavailableError, UsageError
 
@@ -19,7 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.callback()(lambda: services.log_to_stderr("WARNING"))
+app.callback()(lambda: logs.to_stderr("WARNING"))
 app.command("demo")(demo.demo)
 app.command("up")(services.up)
 app.command("ledger")(services.ledger)

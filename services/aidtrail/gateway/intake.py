@@ -24,6 +24,8 @@ from aidtrail.views.reader import Outcome
 logger = logging.getLogger(__name__)
 
 MAX_IN_FLIGHT = 1000
+MAX_TOLD = 20
+"""Submissions whose ids are in a line of the log, when nobody knows what became of them."""
 ACKNOWLEDGE_SECONDS = 10.0
 LOOK_SECONDS = 0.01
 """Between two looks at the views, while a request waits for its outcome."""
@@ -238,7 +240,8 @@ class Intake:
                 appender.close()
                 appender = None
             except Exception as error:  # whatever it is, the records may be in the log
-                logger.warning("gateway: %d submissions may be in the log or not: %s", len(batch), error)
+                told = {"event_ids": [str(submission.event_id) for submission in batch[:MAX_TOLD]]}
+                logger.warning("gateway: %d submissions may be in the log or not: %s", len(batch), error, extra=told)
                 self._ended(batch, error if isinstance(error, AppendUnknownError) else AppendUnknownError(str(error)))
                 appender.close()
                 appender = None
