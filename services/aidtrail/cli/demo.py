@@ -49,7 +49,7 @@ def demo(
         events = [event for line in read(str(REGISTRY)) if isinstance(line, Line) and isinstance(event := line.event, RegistryEvent)]
         registry.load(opened.log, opened.topics, [*registry.OPERATOR, *events])
         stop = Stop()
-        running = Running({name: make for name, make in makers(opened).items() if name != "gateway"}, stop)
+        running = Running({name: make for name, make in makers(opened).items() if name not in ("gateway", "sealer")}, stop)
         try:
             running.start()
             failures += _play(opened, out, home / "events.ndjson", stop)
