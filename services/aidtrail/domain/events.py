@@ -58,7 +58,9 @@ DONATION_ID = r"^[A-Z0-9][A-Z0-9-]{2,63}$"
 DonationId = Annotated[str, Field(pattern=DONATION_ID)]
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$")]
 """Of a party, actor, mechanism, leg, approval, disbursement, condition or need."""
-Text = Annotated[str, Field(min_length=1, max_length=2000), AfterValidator(_plain)]
+PRINTABLE = r"^[\p{L}\p{M}\p{N}\p{P}\p{S} ]*$"
+"""What `_plain` asks for beside normal form C, for readers of a JSON Schema: letters, marks, numbers, punctuation, symbols, the space."""
+Text = Annotated[str, Field(min_length=1, max_length=2000, json_schema_extra={"pattern": PRINTABLE}), AfterValidator(_plain)]
 Sha256 = Annotated[
     bytes,
     BeforeValidator(_from_hex),
