@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 from aidtrail.audit import verifier
 from aidtrail.audit.evidence import export, prove
-from aidtrail.audit.note import SignerKey
+from aidtrail.audit.note import Checkpoint, Note, SignerKey, sign
 from aidtrail.audit.seal import Sealer
 from aidtrail.errors import UnavailableError, UsageError
 from aidtrail.log import Draft, Log, partition_of
@@ -133,12 +133,16 @@ def test_a_bundle_shows_that_it_continues_what_the_auditor_saw(subject: Sealed) 
     memory = verifier.Memory((notes[0] or b"").decode())
     seen = TRUST.open(notes[0] or b"").size
 
-    def exit_code(since: int | None) -> int:
+    text = str(Checkpoint(KEY.name, seen, bytes(32)))
+    another_history = verifier.Memory(Note(text, (sign(text, KEY),)).encode().decode())
+
+    def exit_code(since: int | None, memory: verifier.Memory = memory) -> int:
         bundle = prove(subject.log, TOPICS, subject.database, KEY.verifier, LIFE, since=since)
         return verifier.verify_bundle(bundle, TRUST._replace(memory=memory)).exit_code
 
     assert seen < size
     assert [exit_code(seen), exit_code(None), exit_code(seen + 1 if seen + 1 < size else None)] == [0, 11, 11]
+    assert exit_code(seen, another_history) == 11
     with pytest.raises(UsageError, match="--since"):
         exit_code(size + 1)
 

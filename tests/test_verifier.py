@@ -6,7 +6,7 @@ import json
 import random
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from aidtrail.log import partition_of
 from aidtrail.ruling import EPOCH
 from tests import test_domain_machine as machine
 from tests.acts import full_life, money, registry_events
-from tests.worlds import KEY, PARTITIONS, SCHEMAS, TRUSTED, Held, Record, World, judged, projected, rewrite, sealed
+from tests.worlds import KEY, PARTITIONS, SCHEMAS, TRUSTED, Record, World, judged, projected, rewrite, saved, sealed
 
 FILE = Path(verifier.__file__)
 ALLOWED = {"cryptography", "cffi", "_cffi_backend"}
@@ -226,28 +226,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     return World(1, tmp_path_factory.mktemp("world"))
 
 
-def saved(held: Held, folder: Path) -> None:
-    """As `export` writes it."""
-
-    def text(value: bytes | None) -> str | None:
-        return None if value is None else base64.b64encode(value).decode()
-
-    def put(name: str, lines: Sequence[Any]) -> None:
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-
-    for (topic, number), records in held.kept.items():
-        put(f"{topic}/{number}.ndjson", [one._asdict() | {"key": text(one.key), "value": text(one.value)} for one in records])
-    for (table, number), rows in held.views.items():
-        put(f"views/{table}/{number}.ndjson", rows)
-    (folder / "schemas").mkdir()
-    for schema_id, schema in held.texts.items():
-        (folder / "schemas" / f"{schema_id}.avsc").write_bytes(schema)
-    about = {"format": verifier.EXPORT, "partitions": held.partitions, "views": held.view_ends, "key": VKEY}
-    (folder / "about.json").write_text(json.dumps(about))
-
-
 # --- claim by claim -----------------------------------------------------------------------------------------------------------------
 
 
@@ -349,6 +327,13 @@ def test_c2_a_schema_that_says_something_else_is_not_taken(lawful: World) -> Non
     assert report.findings[0].topic == f"schema {settled}"
 
 
+def test_c1_an_export_that_says_that_there_are_fewer_partitions_is_found(lawful: World) -> None:
+    held = lawful.held()
+    held.partitions, held.view_ends = PARTITIONS - 1, (held.view_ends or [])[:-1]
+
+    assert any("expected the 3 partitions" in one.what for one in verifier.verify_export(held, verifier.Trust(TRUSTED)).findings)
+
+
 def test_c3_views_that_are_not_there_are_not_taken_for_equal(lawful: World) -> None:
     held = lawful.held()
     held.view_ends = None
@@ -369,6 +354,10 @@ def test_what_was_seen_is_kept_and_replaced_only_by_what_continues_it(tmp_path: 
     forged.kept["checkpoints", 0] = sealed(forged.recorded(), world.steps)
     forged.views = projected(forged.recorded(), forged.view_ends or [])
     saved(forged, tmp_path / "forged")
+    retouched = world.held()
+    number = next(number for number in range(PARTITIONS) if retouched.views["amounts", number])
+    retouched.views["amounts", number][0] = {**retouched.views["amounts", number][0], "settled": "1.0000"}
+    saved(retouched, tmp_path / "retouched")
     last = tmp_path / "last.json"
 
     def visit(name: str) -> int:
@@ -376,6 +365,8 @@ def test_what_was_seen_is_kept_and_replaced_only_by_what_continues_it(tmp_path: 
 
     assert visit("early") == 0
     early = last.read_text()
+    assert visit("retouched") == 13
+    assert last.read_text() == early
     assert visit("late") == 0
     late = last.read_text()
     assert early != late

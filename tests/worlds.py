@@ -5,6 +5,7 @@ held = world.held()                # what an auditor would be handed: an export,
 trust = world.trust(visit=2)       # the auditor, who was there when two seals were made
 """
 
+import base64
 import json
 import random
 from collections.abc import Callable, Iterable, Sequence
@@ -141,6 +142,28 @@ class World:
 
 
 TRUSTED = verifier.Key.parse(str(KEY.verifier))
+
+
+def saved(held: Held, folder: Path) -> None:
+    """As `export` writes it."""
+
+    def text(value: bytes | None) -> str | None:
+        return None if value is None else base64.b64encode(value).decode()
+
+    def put(name: str, lines: Sequence[Any]) -> None:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    for (topic, number), records in held.kept.items():
+        put(f"{topic}/{number}.ndjson", [one._asdict() | {"key": text(one.key), "value": text(one.value)} for one in records])
+    for (table, number), rows in held.views.items():
+        put(f"views/{table}/{number}.ndjson", rows)
+    (folder / "schemas").mkdir()
+    for schema_id, schema in held.texts.items():
+        (folder / "schemas" / f"{schema_id}.avsc").write_bytes(schema)
+    about = {"format": verifier.EXPORT, "partitions": held.partitions, "views": held.view_ends, "key": str(KEY.verifier)}
+    (folder / "about.json").write_text(json.dumps(about))
 
 
 def sealed(recorded: Sequence[Sequence[Record]], steps: Sequence[Sequence[int]], key: SignerKey = KEY) -> list[Record]:

@@ -45,6 +45,8 @@ EXPORT, BUNDLE, MEMORY, MANIFEST = "aidtrail-export/1", "aidtrail-bundle/1", "ai
 EXIT = {"C1": 11, "C2": 12, "C3": 13, "C4": 14}
 USAGE = 2
 MAX_NAMED = 20
+MAX_GAP = 10**6
+"""Offsets without a record, one after another: far above what transactions leave in Kafka, far below what would keep a reader busy."""
 ZEROS = bytes(32)
 
 FINGERPRINTS = {
@@ -1703,7 +1705,7 @@ class Memory(NamedTuple):
                 None if one is None else Stand(int(one["size"]), unbase64(one["root"])) for one in [read["registry"], *read["submitted"]]
             ]
             return cls(str(read["checkpoint"]), stands[0], tuple(stand for stand in stands[1:] if stand is not None))
-        except (ValueError, KeyError, TypeError, Wrong):
+        except (ValueError, KeyError, TypeError, RecursionError, Wrong):
             raise Unusable(f"expected the file that --last keeps ({MEMORY}), found something else; it stays as it is") from None
 
     def text(self) -> str:
@@ -1841,7 +1843,7 @@ class Walk:
     def run(self) -> None:
         self._check_root()
         for record in self._records():
-            if record.offset >= self.end:
+            if record.offset >= self.end or record.offset > self.tree.size + MAX_GAP:
                 self.report.invented += 1
                 self._find("C1", record.offset, f"expected {self.end} sealed records, found another")
                 continue
@@ -2034,7 +2036,7 @@ class Submissions:
             record, self.wrong = None, str(error)
         if record is not None:
             self.seen += 1
-            if record.offset < self.tree.size or record.offset > self.tree.size + 10**7:
+            if record.offset < self.tree.size or record.offset > self.tree.size + MAX_GAP:
                 self.wrong = f"expected offset {self.tree.size}, found {record.offset}"
                 return None
             while self.tree.size < record.offset:
@@ -2093,7 +2095,7 @@ class Source:
                 raise ValueError
             if ends is not None and not (len(ends) == about["partitions"] and all(isinstance(end, int) for end in ends)):
                 raise ValueError
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             raise Unusable(f"{self.folder}: expected an export ({EXPORT}), found no about.json that says so") from None
         return about
 
@@ -2103,7 +2105,7 @@ class Source:
                 for number, line in enumerate(file, 1):
                     try:
                         read = json.loads(line)
-                    except ValueError:
+                    except (ValueError, RecursionError):
                         read = None
                     if not isinstance(read, dict):
                         raise Wrong(f"{name} line {number}: expected a JSON object, found {shown(line)}")
@@ -2229,7 +2231,7 @@ def _read_registry(report: Report, source: Source, schemas: Schemas, registry: R
     try:
         for record in source.records("registry", 0):
             report.records += 1
-            if record.offset < tree.size or record.offset > tree.size + 10**6:
+            if record.offset < tree.size or record.offset > tree.size + MAX_GAP:
                 raise Wrong(f"expected offset {tree.size}, found {record.offset}")
             while tree.size <= record.offset:
                 tree.append(leaf_hash(record.value or b"") if tree.size == record.offset else EMPTY_LEAF)
@@ -2371,7 +2373,7 @@ def verify(path: Path, trust: Trust) -> Report:
         bundle = json.loads(path.read_text(encoding="utf-8"))
         if bundle["format"] != BUNDLE:
             raise ValueError
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise Unusable(f"{path}: expected a folder that 'audit export' made, or a file that 'audit prove' made") from None
     return verify_bundle(bundle, trust)
 
