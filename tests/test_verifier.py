@@ -2,6 +2,7 @@
 
 import ast
 import base64
+import itertools
 import json
 import random
 import subprocess
@@ -18,11 +19,12 @@ from hypothesis.stateful import run_state_machine_as_test
 from aidtrail import codec, contract
 from aidtrail.audit import verifier
 from aidtrail.audit.note import COSIGNATURE, Note, SignerKey, cosign, parse
+from aidtrail.audit.policy import Policy
 from aidtrail.chain import NO_HEAD, NO_TAIL, Head, Tail
 from aidtrail.domain import events as e
 from aidtrail.domain.rules import RULES
 from aidtrail.domain.rules.common import ROLES
-from aidtrail.errors import UndecodableError
+from aidtrail.errors import UndecodableError, UsageError
 from aidtrail.log import partition_of
 from aidtrail.ruling import EPOCH
 from tests import test_domain_machine as machine
@@ -409,6 +411,47 @@ def test_a_quorum_of_witnesses_is_required_where_the_policy_says_so(tmp_path: Pa
     assert verify_signed_by(3, spoil=True) == 11
     policy.write_text("\n".join([*lines[:-1], "quorum all-of-them"]))
     assert verifier.main(["--policy", str(policy), str(tmp_path)]) == 2
+
+
+W = [str(SignerKey.generate(f"{name}.example/witness", COSIGNATURE).verifier) for name in "abc"]
+WITNESSES = f"witness a {W[0]}\nwitness b {W[1]} https://b.example/\nwitness c {W[2]}\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"log {VKEY}\n{WITNESSES}group two 2 a b c\nquorum two\n",
+        f"log {VKEY} https://log.example/\n\n# all\n{WITNESSES}group g any a b\ngroup h all g c\nquorum h",
+        f"{WITNESSES}quorum b\nlog {VKEY}\n",
+        "quorum none",
+        "",
+        "quorum a",
+        "quorum none\nquorum none",
+        f"log {W[0]}\nquorum none",
+        f"log {VKEY}\nlog {VKEY}\nquorum none",
+        f"witness a {VKEY}\nquorum a",
+        f"witness none {W[0]}\nquorum none",
+        f"witness a {W[0]}\nwitness a {W[1]}\nquorum a",
+        f"witness a {W[0]}\nwitness b {W[0]}\nquorum a",
+        f"{WITNESSES}group g 4 a b c\nquorum g",
+        f"{WITNESSES}group g 0 a b c\nquorum g",
+        f"{WITNESSES}group g 2 a a\nquorum g",
+        f"{WITNESSES}group g 1 a\ngroup h 1 a\nquorum h",
+        f"{WITNESSES}group g any d\nquorum g",
+        f"{WITNESSES}group g\nquorum g",
+        f"{WITNESSES}group g some a\nquorum g",
+        "trust everybody",
+    ],
+)
+def test_a_policy_means_the_same_to_the_verifier_as_to_the_seal(text: str) -> None:
+    def read(parse: Callable[[str], Any], met: str) -> Any:
+        try:
+            policy = parse(text)
+        except (UsageError, verifier.Unusable):
+            return "refused"
+        return [getattr(policy, met)(frozenset(names)) for count in range(4) for names in itertools.combinations("abc", count)]
+
+    assert read(verifier.Policy.parse, "met") == read(Policy.parse, "is_quorum")
 
 
 @pytest.mark.parametrize(

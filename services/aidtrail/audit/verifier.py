@@ -200,15 +200,15 @@ class Key(NamedTuple):
         return sha256(self.name.encode() + b"\n" + bytes([self.type]) + self.public)[:4]
 
     @classmethod
-    def parse(cls, vkey: str) -> Key:
-        """`<name>+<key id>+<base64 of type and public key>`."""
+    def parse(cls, vkey: str, kind: int = LOG_KEY) -> Key:
+        """`<name>+<key id>+<base64 of type and public key>`, of a log or of a witness."""
         try:
             name, key_id, encoded = vkey.strip().split("+", 2)
             value = unbase64(encoded)
         except (ValueError, Wrong):
             raise Unusable(f"expected a key <name>+<key id>+<base64>, found {shown(vkey)}") from None
         key = cls(name, value[0] if value else 0, value[1:])
-        if len(key.public) != 32 or key.type not in (LOG_KEY, WITNESS_KEY) or key.id.hex() != key_id or not name:
+        if len(key.public) != 32 or key.type != kind or key.id.hex() != key_id or not name:
             raise Unusable(f"expected a key whose id is that of its name and bytes, found {shown(vkey)}")
         return key
 
@@ -261,9 +261,9 @@ def _verify_signature(key: Key, message: str, value: bytes) -> None:
 
 
 class Policy(NamedTuple):
-    """Whom to trust: the log's key, the witnesses by name, and how many of them must have signed."""
+    """Whom to trust: the keys of logs, the witnesses by name, and how many of them must have signed."""
 
-    log: Key | None = None
+    logs: tuple[Key, ...] = ()
     witnesses: Mapping[str, Key] = {}
     groups: Mapping[str, tuple[int, tuple[str, ...]]] = {}
     quorum: str = "none"
@@ -271,34 +271,42 @@ class Policy(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> Policy:
         """C2SP tlog-policy: lines `log VKEY [URL]`, `witness NAME VKEY [URL]`, `group NAME any|all|K MEMBER...`, `quorum NAME|none`."""
-        log: Key | None = None
+        logs: list[Key] = []
         quorum: str | None = None
         witnesses: dict[str, Key] = {}
         groups: dict[str, tuple[int, tuple[str, ...]]] = {}
+        grouped: list[str] = []
         for number, line in enumerate(text.splitlines(), 1):
             words = line.split()
             if not words or words[0].startswith("#"):
                 continue
+            known = {*witnesses, *groups}
             try:
-                if words[0] == "log" and log is None:
-                    log = Key.parse(words[1])
-                elif words[0] == "witness" and words[1] not in {*witnesses, *groups, "none"}:
-                    witnesses[words[1]] = Key.parse(words[2])
-                elif words[0] == "group" and words[1] not in {*witnesses, *groups, "none"}:
+                if words[0] == "log" and len(words) in (2, 3):
+                    logs.append(Key.parse(words[1], LOG_KEY))
+                elif words[0] == "witness" and len(words) in (3, 4) and words[1] not in known | {"none"}:
+                    witnesses[words[1]] = Key.parse(words[2], WITNESS_KEY)
+                elif words[0] == "group" and words[1] not in known | {"none"}:
                     members = tuple(words[3:])
                     least = {"any": 1, "all": len(members)}.get(words[2]) or int(words[2])
-                    if not 1 <= least <= len(members) or len(set(members)) < len(members) or set(members) - {*witnesses, *groups}:
+                    grouped += members
+                    if not 1 <= least <= len(members) or set(members) - known:
                         raise ValueError
                     groups[words[1]] = (least, members)
-                elif words[0] == "quorum" and quorum is None and words[1] in {*witnesses, *groups, "none"}:
+                elif words[0] == "quorum" and len(words) == 2 and quorum is None and words[1] in known | {"none"}:
                     quorum = words[1]
                 else:
+                    raise ValueError
+                # Whoever counted twice would be a quorum by himself.
+                if any(len({key.public for key in keys}) < len(keys) for keys in (logs, witnesses.values())) or len(set(grouped)) < len(
+                    grouped
+                ):
                     raise ValueError
             except (ValueError, IndexError):
                 raise Unusable(f"policy, line {number}: expected log, witness, group or quorum, found {shown(line)}") from None
         if quorum is None:
             raise Unusable("policy: expected a line 'quorum', found none")
-        return cls(log, witnesses, groups, quorum)
+        return cls(tuple(logs), witnesses, groups, quorum)
 
     def met(self, signed: frozenset[str], name: str | None = None) -> bool:
         name = self.quorum if name is None else name
@@ -2387,12 +2395,14 @@ def trusted(key: str | None, policy_file: Path | None, memory_file: Path | None)
             memory = Memory.parse(memory_file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise Unusable(str(error)) from None
-    log = Key.parse(key) if key is not None else policy.log
-    if log is None:
-        raise Unusable("expected the log's key, as you were told it by another way than this file: --key VKEY, or a line 'log' in --policy")
-    if policy.log not in (None, log):
-        raise Unusable("expected one key of the log, found another in the policy")
-    return Trust(log, policy, memory)
+    logs = policy.logs if key is None else (Key.parse(key),)
+    if len(logs) != 1:
+        raise Unusable(
+            "expected the log's key, as you were told it by another way than this file: --key VKEY, or one line 'log' in --policy"
+        )
+    if policy.logs and logs[0] not in policy.logs:
+        raise Unusable("--key: expected a log of the policy, found another")
+    return Trust(logs[0], policy, memory)
 
 
 def remember(report: Report, file: Path) -> str | None:
