@@ -95,6 +95,30 @@ def test_the_commands_of_over_http_run_as_they_stand(tmp_path: Path) -> None:
     ]
 
 
+def test_the_commands_of_seal_run_as_they_stand(tmp_path: Path) -> None:
+    require("curl")
+    seal, witness = blocks("Seal")
+    (port,) = free_ports(1)
+    seal = seal.replace("seal.key\n", "seal.key > vkey\n", 1)
+    witness = witness.replace('"$LOG_KEY" &', f'"$LOG_KEY" --listen 127.0.0.1:{port} &')
+    script = f"""{_files()}
+{seal}
+aidtrail registry load registry.ndjson
+aidtrail submit pledge.ndjson
+until [ -e home/seal/checkpoint ]; do sleep 0.1; done
+cat home/seal/checkpoint
+LOG_KEY=$(cat vkey)
+{witness}
+until curl --silent --output /dev/null http://127.0.0.1:{port}/; do sleep 0.1; done
+curl --silent --data-binary @<(printf 'old 0\n\n'; cat home/seal/checkpoint) http://127.0.0.1:{port}/add-checkpoint
+"""
+
+    said = _run(script, tmp_path, {"AIDTRAIL_LISTEN": f"127.0.0.1:{free_ports(1)[0]}"})
+
+    assert "\naid.example.org/donations\n1\n" in said
+    assert said.splitlines()[-1].startswith("— ministry.example/witness ")
+
+
 def require(*programs: str) -> None:
     """Without them: a shown skip, in CI a failure."""
     missing = [program for program in programs if shutil.which(program) is None]
