@@ -36,7 +36,7 @@ READ = [read for read in vars(metrics).values() if isinstance(read, Read)]
 NAMES = {metric._name for metric in COUNTED} | {read.name for read in READ}
 LABELS = {
     "service", "step", "method", "route", "status", "outcome", "reason", "reader", "collector", "consumergroup", "topic", "partition",
-    "oversight", "contribution", "currency", "stage", "headline",
+    "oversight", "contribution", "currency", "stage", "headline", "kind",
 }  # fmt: skip
 """Of few values each. None of them is a donation, a party, an actor or anything else that has a name."""
 ELSEWHERE = {name for name in NAMES if "seal" in name}
@@ -69,6 +69,7 @@ def test_every_metric_is_told_after_a_donation_and_no_label_says_whose(tmp_path:
     try:
         assert run(home, "registry", "load", str(registry)).returncode == 0
         submitted = run(home, "submit", str(script))
+        audits = [run(home, "audit", "replay", "--note"), run(home, "audit", "rebuild")]
         httpx.get(f"http://127.0.0.1:{listen}/v1/donations/KRCS-DEMO-0001")
         expected = NAMES - ELSEWHERE - NOTHING_WAITS
         assert eventually(lambda: scrape(port).keys() >= expected, 40), expected - scrape(port).keys()
@@ -78,6 +79,8 @@ def test_every_metric_is_told_after_a_donation_and_no_label_says_whose(tmp_path:
 
     refused = submitted.stdout.count("REFUSED")
     assert refused > 3
+    assert [done.returncode for done in audits] == [0, 0]
+    assert told["aidtrail_audit_differences"] == {labels(kind="replay"): 0, labels(kind="rebuild"): 0}
     assert sum(told["aidtrail_ledger_refusals"].values()) == refused
     assert told["aidtrail_timekeeper_heartbeat_interval_seconds"] == {frozenset(): 60}
     assert told["aidtrail_amount"][labels(oversight="managed", contribution="financial", currency="KWD", stage="pledged")] == 120000.75

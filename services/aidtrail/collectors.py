@@ -144,6 +144,8 @@ QUERIES: Mapping[str, LiteralString] = {
         SELECT contribution, currency, coalesce(sum(amount) FILTER (WHERE waits), 0), extract(epoch FROM min(at) FILTER (WHERE waits))
         FROM money LEFT JOIN since USING (donation_id) GROUP BY 1, 2""",
     "parked": "SELECT count(*) FROM live.parked",
+    "audits": """
+        SELECT DISTINCT ON (kind) kind, extract(epoch FROM finished_at), differences FROM live.audits ORDER BY kind, finished_at DESC""",
 }
 """One query for each fact. No table of sums is kept: sums are for who looks, not for the record."""
 
@@ -172,3 +174,6 @@ def facts(conninfo: str) -> Iterator[Sample]:
         if at is not None:
             yield metrics.UNACKNOWLEDGED_SINCE, (contribution, currency), float(at)
     yield metrics.PARKED_IN_VIEWS, (), rows["parked"][0][0]
+    for kind, at, differences in rows["audits"]:
+        yield metrics.AUDITED_AT, (kind,), float(at)
+        yield metrics.AUDIT_DIFFERENCES, (kind,), differences

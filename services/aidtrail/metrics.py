@@ -146,6 +146,10 @@ UNACKNOWLEDGED_SINCE = Read(
     "Since when, at least, the oldest of it waits: of each donation the first settlement after its last acknowledgement, else the last one",
     ("contribution", "currency"),
 )
+AUDITED_AT = Read(
+    "aidtrail_audit_last_timestamp_seconds", "When the last replay (with --note) or rebuild ended; absent before the first", ("kind",)
+)
+AUDIT_DIFFERENCES = Read("aidtrail_audit_differences", "Differences that it found", ("kind",))
 PARKED_IN_VIEWS = Read("aidtrail_views_parked_donations", "Parked donations of the live build, whoever owns their partitions")
 
 

@@ -30,6 +30,7 @@ app = typer.Typer(help="Prove that the rules were kept, and that the views are t
 def replay(
     cut: Annotated[str | None, typer.Option(help="Up to this cut: a name of 'aidtrail audit cuts', or a .json file.")] = None,
     processes: Annotated[int, typer.Option("--processes", min=1, help="Share the partitions out among so many processes.")] = 1,
+    note: Annotated[bool, typer.Option("--note", help="Note the result in the views' database, for metrics and dashboards.")] = False,
     json_: Json = False,
 ) -> None:
     """Rule again on every submission, from offset 0, and compare each outcome with the recorded one, byte for byte; exit 1 if any differs.
@@ -53,6 +54,9 @@ def replay(
                 found = replaying.replay(opened.log, opened.topics, **options)
             else:
                 found = replaying.replay_in_processes(partial(_open_log, settings), opened.topics, processes, **options)
+            if note:
+                with schema.connect(opened.views) as connection:
+                    schema.note_audit(connection, "replay", found.entries, found.differing)
     if json_:
         show.lines([_report_json(found)])
     else:
@@ -125,6 +129,7 @@ def rebuild(
             compared = build_again(opened.log, opened.topics, opened.views, max_accounts=settings.projector_accounts, progress=bar.to)
         with schema.connect(opened.views) as connection:
             connection.autocommit = True
+            schema.note_audit(connection, "rebuild", compared.total_rows, compared.total_differences)
             live = go_live and not compared.total_differences
             if live:
                 schema.go_live(connection, compared.build)

@@ -163,6 +163,13 @@ def drop_build(connection: Connection, build: str) -> None:
         connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(build)))
 
 
+def note_audit(connection: Connection, kind: str, checked: int, differences: int) -> None:
+    """Note what a 'replay' or 'rebuild' found, for metrics and dashboards."""
+    migrate(connection, CONTROL, "control")
+    with connection.transaction():
+        connection.execute("INSERT INTO aidtrail.audits (kind, checked, differences) VALUES (%s, %s, %s)", (kind, checked, differences))
+
+
 def _require_partitions(connection: Connection, build: str, partitions: int) -> None:
     row = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(build, "positions"))).fetchone()
     assert row is not None
