@@ -24,6 +24,7 @@ from tests.pipeline import TOPICS, Pipeline
 from tests.serving import Served
 
 ROOT = Path(__file__).parent.parent
+DOCUMENT = ROOT / "schemas/openapi.json"
 NOW = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=2)
 WHOSE = (
     None, "krcs-officer", "mef-approver", "krcs-preparer", "krcs-releaser", "krcs-bank", "bank-adapter", "timekeeper", "fts-import",
@@ -59,7 +60,7 @@ class Target:
         report = folder / "report.json"
         token = [] if actor_id is None else [f"Authorization: Bearer {self._token(actor_id)}"]
         command = [
-            sys.executable, "-m", "schemathesis.cli", "run", f"{self.url}/openapi.json", "--seed", str(seed), "--no-color",
+            sys.executable, "-m", "schemathesis.cli", "run", str(DOCUMENT), "--url", self.url, "--seed", str(seed), "--no-color",
             "--exclude-checks", "positive_data_acceptance,negative_data_rejection",  # `attack` has them in their place
             "--continue-on-failure", "--generation-database", "none", "--report", "json", "--report-json-path", str(report),
             *(["--header", *token] if token else []), *options,

@@ -1,14 +1,21 @@
-"""What a request may take of the service: bytes of headers and of body, and time for the body to arrive."""
+"""What a request may take of the service: bytes of headers and of body, and time for either to arrive."""
 
 import asyncio
+import sys
+from typing import Any
 
+import h11
 from fastapi_problem.error import Problem
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from aidtrail.gateway import problems
 
 MAX_BODY_BYTES = 32 * 1024
 MAX_HEADER_BYTES = 8 * 1024
+MAX_INCOMPLETE_BYTES = 16 * 1024
+"""Of headers whose end has not arrived: no more is kept."""
+HEADER_SECONDS = 10.0
 BODY_SECONDS = 10.0
 _CLOSE = {"Connection": "close"}
 
@@ -26,7 +33,7 @@ class Limits:
             return
         size = sum(len(name) + len(value) for name, value in scope["headers"]) + len(scope["path"]) + len(scope["query_string"])
         if size > MAX_HEADER_BYTES:
-            await problems.response(problems.HeadersTooLarge(expected=f"at most {MAX_HEADER_BYTES} bytes"))(scope, receive, send)
+            await problems.response(_HEADERS_TOO_LARGE)(scope, receive, send)
             return
         if scope["method"] in ("GET", "HEAD", "OPTIONS"):
             await self._app(scope, receive, send)
@@ -64,3 +71,70 @@ async def _body(scope: Scope, receive: Receive) -> bytes | None:
             return None
         more = message.get("more_body", False)  # absent when the client went away
     return b"".join(chunks)
+
+
+class Connection(H11Protocol):
+    """uvicorn's, which waits for ever for the end of a request's headers: that they are too slow or too large is told, and the connection
+    ended. One on which nothing arrives at all is ended without a word."""
+
+    header_seconds = HEADER_SECONDS
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._asked = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        self._asked = True
+        super().data_received(data)
+        self._watch()
+
+    def on_response_complete(self) -> None:
+        self._asked = False
+        super().on_response_complete()
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._unwatch()
+        super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:
+        """Of what is no HTTP/1.1, or too large to be kept until it is."""
+        error = sys.exc_info()[1]
+        too_large = isinstance(error, h11.RemoteProtocolError) and error.error_status_hint == 431
+        self._end(_HEADERS_TOO_LARGE if too_large else Problem("No HTTP/1.1", type_="about:blank", status=400))
+
+    def _watch(self) -> None:
+        """Time runs while no request is under way, from the connection or its first byte on."""
+        waits = (self.cycle is None or self.cycle.response_complete) and not self.transport.is_closing()
+        if not waits:
+            self._unwatch()
+        elif self._timer is None and (self._asked or self.cycle is None):  # between two requests uvicorn's own timer runs
+            self._timer = self.loop.call_later(self.header_seconds, self._too_slow)
+
+    def _unwatch(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _too_slow(self) -> None:
+        if self._asked:
+            self._end(problems.TooSlow(expected=f"the whole request within {self.header_seconds:.0f} s"))
+        else:
+            self.transport.close()
+
+    def _end(self, problem: Problem) -> None:
+        if not self.transport.is_closing() and self.conn.our_state is h11.IDLE:
+            answer = problems.response(problem)
+            headers = [*answer.raw_headers, (b"connection", b"close")]
+            for event in (
+                h11.Response(status_code=answer.status_code, headers=headers),
+                h11.Data(data=bytes(answer.body)),
+                h11.EndOfMessage(),
+            ):
+                self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+
+
+_HEADERS_TOO_LARGE = problems.HeadersTooLarge(expected=f"at most {MAX_HEADER_BYTES} bytes")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import uvicorn
 
 from aidtrail.errors import UnavailableError
+from aidtrail.gateway import limits
 from aidtrail.gateway.app import create
 from aidtrail.gateway.state import Gateway
 from aidtrail.routes import SERVICES
@@ -38,6 +39,8 @@ class Server:
             raise
         config = uvicorn.Config(
             create(shared, topics, services),
+            http=limits.Connection,
+            h11_max_incomplete_event_size=limits.MAX_INCOMPLETE_BYTES,
             log_config=None,
             access_log=False,
             server_header=False,
