@@ -12,12 +12,15 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from aidtrail.audit import cuts
+from aidtrail.audit.checkpoints import published, records
+from aidtrail.audit.cuts import Cut
 from aidtrail.audit.keys import make_key, read_key
 from aidtrail.audit.manifest import Manifest, Stand
 from aidtrail.audit.merkle import root
@@ -28,8 +31,10 @@ from aidtrail.errors import NoteError, SealError, UnavailableError, UsageError
 from aidtrail.log import Draft, Log
 from aidtrail.log.memory import MemoryLog
 from aidtrail.log.postgres import PostgresLog
+from tests.acts import Acts
 from tests.bench.sealing import seconds_to_sealed
-from tests.sealing import KEY, Fragile, FragileLog, Killed, Subject
+from tests.pipeline import TOPICS, Pipeline
+from tests.sealing import KEY, Fragile, FragileLog, Killed, Subject, counted
 from tests.waiting import eventually
 
 
@@ -382,6 +387,55 @@ def test_what_others_write_into_the_topic_has_no_effect(subject: Subject) -> Non
 
     assert subject.require_true() >= 3
     subject.require_files()
+
+
+# --- the views ---
+
+
+def test_when_the_views_have_caught_up_their_digest_is_sealed(
+    database_url: str, tmp_path: Path, memory_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aidtrail.audit.seal.LOOK_SECONDS", 0.0)
+    pipeline = Pipeline(database_url, tmp_path)
+    acts = Acts("KRCS-2025-0042")
+    stale: list[Cut | None] = []
+    with closing(
+        Sealer(
+            pipeline.log,
+            TOPICS,
+            KEY,
+            memory_path,
+            seal_seconds=0.0,
+            live_cut=lambda: stale.pop() if stale else cuts.of_live(database_url),
+        )
+    ) as sealer:
+        for event in (acts.announced(), acts.confirmed()):
+            stale.append(cuts.of_live(database_url))
+            pipeline.submit([event])
+            for _ in range(4):
+                sealer.turn()
+    end = pipeline.log.end_offsets(TOPICS.checkpoints)[0]
+    manifests = counted([one for record in records(pipeline.log, TOPICS.checkpoints, 0, end) if (one := published(record, KEY.verifier))])
+
+    views = [(manifest.records, manifest.view is not None) for manifest in manifests]
+    assert views == [(1, False), (1, True), (2, False), (2, True)]
+    newest = cuts.of_live(database_url)
+    assert newest is not None
+    assert manifests[-1].view == newest.sha256
+    assert manifests[1].view != newest.sha256
+    pipeline.close()
+
+
+def test_views_that_cannot_be_reached_are_left_alone_for_a_while(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aidtrail.audit.seal.LOOK_SECONDS", 0.0)
+    asked = []
+    subject.record(3)
+    with subject.sealer(live_cut=lambda: asked.append(cuts.of_live("postgresql://nobody@127.0.0.1:1/none"))) as sealer:
+        for _ in range(5):
+            sealer.turn()
+
+    assert asked == [None]
+    assert subject.sealed_records() == 3
 
 
 # --- manifests ---------------------------------------------------------------------------------------------------------------------

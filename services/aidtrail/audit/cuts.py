@@ -23,10 +23,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psycopg
 from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
 from aidtrail import codec
-from aidtrail.errors import UsageError
+from aidtrail.errors import UnavailableError, UsageError
 from aidtrail.views import digest, schema
 from aidtrail.views.writer import COLUMNS
 
@@ -96,6 +98,16 @@ def of_build(connection: schema.Connection, build: str) -> Cut:
             f"{build} was begun by a release that kept no digest: make one that has it live, by 'aidtrail audit rebuild --go-live'"
         )
     return Cut({partition: Place(end, answered, tail, codec.sha256(rows_sum)) for partition, end, answered, tail, rows_sum in rows})
+
+
+def of_live(conninfo: str) -> Cut | None:
+    """Where the live build stands. None while there is none, or none that keeps a digest, and where none answers within 2 seconds."""
+    try:
+        with schema.connect(make_conninfo(conninfo, connect_timeout=2)) as connection:
+            build = schema.live_build(connection)
+            return None if build is None else of_build(connection, build)
+    except (UnavailableError, UsageError, psycopg.Error):
+        return None
 
 
 # --- are the rows what the digest says? -----------------------------------------------------------------------------------------------

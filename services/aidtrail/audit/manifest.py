@@ -6,7 +6,7 @@ A *manifest* is text in UTF-8, each line ended by a newline (0x0a):
     <origin>            the name of the key that seals
     <index>             its own: 0, 1, 2, ...
     <previous>          SHA-256 of the manifest before it; 32 zero bytes in the first one
-    <view>              digest of the views at these sizes; a hyphen where there is none
+    <view>              SHA-256 of the cut of the live views at these sizes (`cuts` says of what); a hyphen where there is none
     <size> <root>       leaves and root of partition 0's tree
     ...                 a line for each partition, in order
 

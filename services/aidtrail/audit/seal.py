@@ -9,6 +9,8 @@ where).
 3. The checkpoint is signed. If there are witnesses, they are asked for their cosignatures: without a quorum of them it is not published.
 4. The checkpoint is appended to `checkpoints`, and written into the folder.
 
+When all is sealed and the views have caught up, their digest is sealed as well: a manifest of the same sizes, with `view`.
+
 After a crash, or with an older folder put back from a backup, it goes on from whichever of the two memories is further. Where log, topic
 and folder contradict each other it keeps the heads as evidence, signs nothing, and ends. Only where topic and folder are both put back
 could it sign what contradicts an earlier checkpoint: that is what witnesses, and auditors with a checkpoint of their own, are for.
@@ -24,6 +26,7 @@ from pathlib import Path
 
 from aidtrail import metrics
 from aidtrail.audit.checkpoints import Signed, leaf_hashes
+from aidtrail.audit.cuts import Cut
 from aidtrail.audit.folder import Disk, Folder
 from aidtrail.audit.manifest import MAX_BYTES, largest
 from aidtrail.audit.note import Note, SignerKey, sign
@@ -43,6 +46,8 @@ LOOK_SECONDS = 1.0
 MAX_BATCH = 10_000
 MAX_AGAIN = 500
 """Manifests in one append, where the topic has lost some."""
+VIEWS_PAUSE_SECONDS = 60.0
+"""So long the views are left alone where they gave no cut."""
 LOCK = "lock"
 
 Cosign = Callable[[Note, TiledTree], Note]
@@ -62,6 +67,7 @@ class Sealer:
         folder: Path,
         *,
         cosign: Cosign | None = None,
+        live_cut: Callable[[], Cut | None] | None = None,
         seal_seconds: float = SEAL_SECONDS,
         disk: Disk | None = None,
     ) -> None:
@@ -77,7 +83,8 @@ class Sealer:
         self._sealed: Sealed | None = None
         self._oldest: int | None = None
         """Append time of the oldest record that was read since the last seal, in milliseconds."""
-        self._sealed_at = self._looked_at = float("-inf")
+        self._live_cut = live_cut
+        self._sealed_at = self._looked_at = self._views_from = float("-inf")
 
     def turn(self) -> int:
         try:
@@ -120,9 +127,9 @@ class Sealer:
         self._look(sealed)
         return sum(map(len, batches.values()))
 
-    def _seal(self, sealed: Sealed) -> None:
+    def _seal(self, sealed: Sealed, view: bytes | None = None) -> None:
         """Everything that was read comes under a new checkpoint."""
-        manifest = sealed.next_manifest()
+        manifest = sealed.next_manifest(view)
         (appended,) = self._append([manifest.encode()])
         if appended.offset != sealed.next_offset:
             logger.warning("sealer: expected offset %d, found %d: another writer; reading again", sealed.next_offset, appended.offset)
@@ -159,6 +166,19 @@ class Sealer:
             ends = self._log.end_offsets(self._topics.recorded)
             sealed.require_length(ends)
             metrics.UNSEALED_ENTRIES.set(sum(ends.values()) - sealed.records)
+            if self._oldest is None:
+                self._seal_views(sealed)
+
+    def _seal_views(self, sealed: Sealed) -> None:
+        """The digest of the views, if they stand where the last manifest does, which has none yet."""
+        last = sealed.last
+        if self._live_cut is None or last is None or last.view is not None or time.monotonic() < self._views_from:
+            return
+        cut = self._live_cut()
+        if cut is None:
+            self._views_from = time.monotonic() + VIEWS_PAUSE_SECONDS
+        elif cut.next_offsets == {number: stand.size for number, stand in enumerate(last.partitions)}:
+            self._seal(sealed, cut.sha256)
 
     def _open(self) -> Sealed:
         """What was sealed, all of it published; and the reader at where its trees end."""

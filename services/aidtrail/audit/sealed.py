@@ -77,9 +77,9 @@ class Sealed:
             and opened(checkpoint, self.key).checkpoint == self.checkpoint
         )
 
-    def next_manifest(self) -> Manifest:
+    def next_manifest(self, view: bytes | None = None) -> Manifest:
         """That of all that was read."""
-        return Manifest.after(self.last, self.key.name, tuple(Stand(tree.size, tree.root) for tree in self.trees))
+        return Manifest.after(self.last, self.key.name, tuple(Stand(tree.size, tree.root) for tree in self.trees), view)
 
     def add(self, manifest: Manifest, offset: int) -> None:
         """The manifest that comes next, and that the trees agree with, stands in the topic at that offset."""

@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from threading import Event, Thread
 from typing import Annotated, Literal
 
@@ -12,6 +13,7 @@ import typer
 from prometheus_client import REGISTRY
 
 from aidtrail import collectors, config, logs, probes, service
+from aidtrail.audit import cuts
 from aidtrail.audit.cosigners import Cosigners
 from aidtrail.audit.keys import read_key
 from aidtrail.audit.note import ED25519
@@ -131,7 +133,8 @@ def makers(opened: Backends, chosen: Sequence[str] = SERVICES) -> dict[str, Make
         key, cosigners = read_key(settings.seal_key, ED25519), None
         if settings.seal_policy is not None:
             cosigners = Cosigners(read_policy(settings.seal_policy), key.verifier)
-        return Sealer(opened.open_log(), topics, key, settings.home / "seal", cosign=cosigners)
+        live_cut = partial(cuts.of_live, opened.views) if settings.views or settings.log is None else None
+        return Sealer(opened.open_log(), topics, key, settings.home / "seal", cosign=cosigners, live_cut=live_cut)
 
     return {"ledger": ledger, "projector": projector, "timekeeper": timekeeper, "gateway": gateway, "sealer": sealer}
 
