@@ -14,7 +14,8 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -201,6 +202,30 @@ class Deployment:
         """Of a gateway, with an access token of the issuer."""
         token = local.issue(self.issuer, actor_id, hours=1, now=time.time())
         return httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=30)
+
+    @contextmanager
+    def prometheus(self) -> Iterator[str]:
+        """A Prometheus with the configuration of compose.yaml, which finds the running instances by their services' names; its address."""
+        (address, port) = ("127.0.0.1", free_ports(1)[0])
+        config = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text(encoding="utf-8"))
+        config["rule_files"] = [str(DEPLOY / "prometheus" / name) for name in config["rule_files"]]
+        del config["alerting"]["alertmanagers"]
+        config["global"]["scrape_interval"] = "1s"
+        for job in config["scrape_configs"]:
+            (found,) = job.pop("dns_sd_configs")
+            assert found["port"] == int(image_environment()["AIDTRAIL_METRICS_PORT"])
+            targets = [instance.metrics_address for instance in self.running() if [instance.name] == found["names"]]
+            job["static_configs"] = [{"targets": targets}]
+        path = self.folder / "prometheus.yml"
+        path.write_text(yaml.safe_dump(config), encoding="utf-8")
+        words = [f"--config.file={path}", f"--storage.tsdb.path={self.folder / 'tsdb'}", f"--web.listen-address={address}:{port}"]
+        with open(self.folder / "prometheus.err", "ab") as errors:
+            process = subprocess.Popen(["prometheus", *words], stdout=errors, stderr=errors, start_new_session=True)
+        try:
+            yield f"http://{address}:{port}"
+        finally:
+            process.terminate()
+            process.wait(STOP_SECONDS)
 
     def close(self) -> None:
         """End what still runs."""

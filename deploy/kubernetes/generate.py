@@ -1,6 +1,7 @@
 """Writes what in deploy/kubernetes follows from elsewhere: python deploy/kubernetes/generate.py. A test compares, so no copy can differ.
 
 kafka/users.yaml      from `aidtrail.rights`: a user for each part, with the least that it needs
+prometheus-rule.yaml  from prometheus/rules.yml and prometheus/alerts.yml
 """
 
 import sys
@@ -9,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
 from aidtrail.rights import ROLES, principal_of, rights
 
 HERE = Path(__file__).parent
+PROMETHEUS = HERE.parent / "prometheus"
 PREFIX = "donations"
 ALSO = {"gateway": "pledges"}
 """A gateway with all four services needs what each of them needs, and they all need the same."""
@@ -45,6 +48,17 @@ def _users() -> Iterator[dict[str, Any]]:
         }
 
 
+def prometheus_rule() -> str:
+    groups = [group for name in ("rules.yml", "alerts.yml") for group in yaml.safe_load((PROMETHEUS / name).read_text("utf-8"))["groups"]]
+    rule = {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PrometheusRule",
+        "metadata": {"name": "aidtrail", "labels": {"app.kubernetes.io/part-of": "aidtrail"}},
+        "spec": {"groups": groups},
+    }
+    return _file("The rules and alerts of ../prometheus", [rule])
+
+
 class _Indented(yaml.SafeDumper):
     """Lists are indented, as in the files written by hand."""
 
@@ -57,7 +71,7 @@ def _file(what: str, resources: list[dict[str, Any]]) -> str:
     return f"# {what}. Written by generate.py: change it there.\n{written}"
 
 
-FILES = {"kafka/users.yaml": users}
+FILES = {"kafka/users.yaml": users, "prometheus-rule.yaml": prometheus_rule}
 
 if __name__ == "__main__":
     for name, text in FILES.items():
