@@ -1,5 +1,7 @@
 """The gateway over HTTP, with a ledger and a projector at work behind it: memory log, real PostgreSQL."""
 
+import csv
+import io
 import json
 import threading
 from collections.abc import Iterator
@@ -11,7 +13,7 @@ import httpx
 import pytest
 
 from aidtrail.domain import events as e
-from aidtrail.gateway import local, problems
+from aidtrail.gateway import local, problems, reading
 from aidtrail.gateway.app import create
 from aidtrail.gateway.state import Gateway
 from aidtrail.log.memory import MemoryLog
@@ -217,10 +219,10 @@ def test_the_queue_tells_what_each_request_waits_for(service: Service) -> None:
         assert service.post(event).status_code == 201
     with service.client("mef-approver-2") as client:
         (row,) = client.get(f"/v1/approvals?donation={a.donation_id}").json()["items"]
-        csv = client.get(f"/v1/approvals?donation={a.donation_id}&format=csv").text.splitlines()
+        lines = client.get(f"/v1/approvals?donation={a.donation_id}&format=csv").text.splitlines()
     assert (row["signatures_missing"], row["deciders"], row["requested"]) == (1, ["mef-approver"], {"KWD": "1000.0000"})
     assert row["waiting_seconds"] >= 7000
-    assert len(csv) == 2
+    assert len(lines) == 2
     with service.client("bank-adapter") as client:
         assert client.get(f"/v1/approvals?donation={a.donation_id}").json()["items"] == []
 
@@ -228,11 +230,43 @@ def test_the_queue_tells_what_each_request_waits_for(service: Service) -> None:
 def test_lists_are_streamed_whole_as_csv_and_ndjson(service: Service) -> None:
     with service.client("krcs-auditor") as client:
         rows = client.get("/v1/donations?limit=1000").json()["items"]
-        csv = client.get("/v1/donations?format=csv").text
+        lines = client.get("/v1/donations?format=csv").text.splitlines()
         ndjson = client.get("/v1/donations?format=ndjson").text
     assert [json.loads(line) for line in ndjson.splitlines()] == rows
-    assert len(csv.splitlines()) == 1 + sum(len(row["amounts"]) for row in rows)
-    assert csv.splitlines()[0].startswith("donation_id,partition,version,head_sha256,")
+    assert len(lines) == 1 + sum(len(row["amounts"]) for row in rows)
+    assert lines[0].startswith("donation_id,partition,version,head_sha256,")
+
+
+@pytest.mark.parametrize("path", ["/v1/donations", "/v1/donations/KRCS-2026-1014/history", "/v1/approvals?state=pending", "/v1/entries"])
+def test_any_list_says_the_same_in_each_format(service: Service, path: str) -> None:
+    a = Acts("KRCS-2026-1014", NOW)
+    for event in (a.announced(purpose="=HYPERLINK(1)"), a.confirmed(), a.requested()):
+        service.post(event, **{"Idempotency-Key": f"{event.type}-1014"})
+    sep = "&" if "?" in path else "?"
+    with service.client("krcs-auditor") as client:
+        said = client.get(f"{path}{sep}limit=1000").json()
+        rows = said.get("items", said.get("entries"))
+        ndjson = [json.loads(line) for line in client.get(f"{path}{sep}format=ndjson").text.splitlines()]
+        lines = list(csv.DictReader(io.StringIO(client.get(f"{path}{sep}format=csv").text)))
+    with service.client("timekeeper") as client:
+        empty = client.get(f"{path}{sep}format=csv").text
+
+    assert rows
+    assert [untimed(row) for row in ndjson] == [untimed(row) for row in rows]
+    assert {line["donation_id"] for line in lines} == {row["donation_id"] for row in rows}
+    assert len(lines) >= len(rows)
+    assert not any(value.startswith(("=", "+", "@")) for line in lines for value in line.values())
+    assert "history" in path or empty.splitlines() == [",".join(lines[0])]  # columns, also where there is nothing
+
+
+def untimed(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name != "waiting_seconds"}
+
+
+def test_a_feed_ends_so_that_its_reader_shows_his_token_again(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "MAX_FEED_SECONDS", 0.1)
+    with service.client("krcs-auditor") as client:
+        assert client.get("/v1/entries", headers={"Accept": "text/event-stream"}).text.count("event: entry") > 0
 
 
 def test_the_feed_goes_on_where_it_ended_and_streams_what_is_recorded(service: Service) -> None:

@@ -109,7 +109,7 @@ _ANSWERS = {
 }  # fmt: skip
 _STREAMED = {
     "listDonations": ("text/csv", "application/x-ndjson"), "getHistory": ("text/csv", "application/x-ndjson"),
-    "listApprovals": ("text/csv", "application/x-ndjson"), "listEntries": ("text/event-stream",),
+    "listApprovals": ("text/csv", "application/x-ndjson"), "listEntries": ("text/csv", "application/x-ndjson", "text/event-stream"),
 }  # fmt: skip
 _READING = (problems.Unauthenticated, problems.NotFound, problems.Malformed, problems.HeadersTooLarge, problems.ViewsUnavailable)
 _PROBLEMS = {

@@ -4,7 +4,8 @@ import asyncio
 import csv
 import io
 import json
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, TypeVar
 from uuid import UUID
@@ -19,13 +20,15 @@ from aidtrail.domain.donation import ApprovalState, PledgeState
 from aidtrail.errors import UnavailableError
 from aidtrail.gateway import problems, state
 from aidtrail.views import shapes
-from aidtrail.views.reader import DonationRow, Filters, HistoryRow, Outcome
+from aidtrail.views.reader import AmountRow, ApprovalRow, DonationRow, Filters, HistoryRow, Outcome
 
 At = TypeVar("At")
 
 PAGE = 100
 MAX_PAGE = 1000
 FEED_SECONDS = 0.5
+MAX_FEED_SECONDS = 300.0
+"""Of one stream: who asks for the next shows his token again."""
 MAX_CUT = 3000  # some 200 partitions; in query and header at once still less than limits.MAX_HEADER_BYTES
 
 Gateway = Annotated[state.Gateway, Depends(state.gateway)]
@@ -82,7 +85,7 @@ def list_donations(
             amounts = views.amounts([row.donation_id for row in rows])
         return [shapes.donation(row, amounts[row.donation_id]) for row in rows], rows[-1].donation_id if rows else after
 
-    return _listed(request, page, cursor or "", str, limit, format, _donation_cells)
+    return _listed(request, page, cursor or "", str, limit, format, _DONATION_COLUMNS, _donation_cells)
 
 
 @router.get("/donations/{donation_id}", operation_id="getDonation")
@@ -111,7 +114,7 @@ def get_history(request: Request, gateway: Gateway, person: Caller, donation_id:
             rows = views.history(donation_id)[after:]
         return [shapes.entry(row) for row in rows], after + len(rows)
 
-    return _listed(request, page, 0, str, 1_000_000, format, _flat)
+    return _listed(request, page, 0, str, 1_000_000, format, _ENTRY_COLUMNS, _flat)
 
 
 @router.get("/approvals", operation_id="listApprovals")
@@ -136,7 +139,7 @@ def list_approvals(
         last = (rows[-1].requested_on, rows[-1].donation_id, rows[-1].approval_id) if rows else after
         return [shapes.approval(row, now) for row in rows], last
 
-    return _listed(request, page, _after_approval(cursor), _approval_cursor, limit, format, _flat)
+    return _listed(request, page, _after_approval(cursor), _approval_cursor, limit, format, _APPROVAL_COLUMNS, _flat)
 
 
 @router.get("/entries", operation_id="listEntries")
@@ -149,15 +152,25 @@ def list_entries(
         Query(pattern=CUT, max_length=MAX_CUT, description="Where to go on: `after` of the answer before. From the start if not stated."),
     ] = None,
     limit: Limit = PAGE,
+    format: Format = "json",
     last_event_id: Annotated[
         str | None, Header(pattern=CUT, max_length=MAX_CUT, description="What browsers send for `after` when they connect again.")
     ] = None,
 ) -> Response:
-    """The feed of what was recorded, for those without Kafka; with Accept: text/event-stream, as it is recorded."""
+    """The feed of what was recorded, for those without Kafka; with Accept: text/event-stream, as it is recorded. Such a stream ends after
+    five minutes, to be asked for again with a token that is still valid."""
     sight = gateway.sight(person)
     position = _after_entries(last_event_id or after)
     if "text/event-stream" in request.headers.get("accept", ""):
         return StreamingResponse(_events(request, gateway, sight, position), media_type="text/event-stream", headers=_UNCACHED)
+
+    def page(after: dict[int, int], size: int) -> tuple[list[dict[str, Any]], dict[int, int]]:
+        with gateway.reader() as views:
+            rows, reached = views.entries(after, sight=sight, limit=size)
+        return [shapes.entry(row) for row in rows], reached
+
+    if format != "json":
+        return _listed(request, page, position, _cut, limit, format, _ENTRY_COLUMNS, _flat)
     with gateway.reader() as views:
         rows, position = views.entries(position, sight=sight, limit=limit)
     said = {"entries": [shapes.entry(row) for row in rows], "after": _cut(position)}
@@ -224,6 +237,7 @@ def _listed(
     cursor: Callable[[At], str],
     limit: int,
     format: str,
+    columns: Sequence[str],
     cells: Callable[[dict[str, Any]], Iterable[dict[str, Any]]],
 ) -> Response:
     """One page as JSON, with a Link to the next; or the whole list as a stream."""
@@ -243,25 +257,32 @@ def _listed(
 
     if format == "ndjson":
         return StreamingResponse((shapes.to_json(row) + "\n" for row in everything()), media_type="application/x-ndjson")
-    return StreamingResponse(_csv(cell for row in everything() for cell in cells(row)), media_type="text/csv; charset=utf-8")
+    return StreamingResponse(_csv(columns, (cell for row in everything() for cell in cells(row))), media_type="text/csv; charset=utf-8")
 
 
-def _csv(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
-    """RFC 4180. Lists are joined by spaces."""
+_DONATION_COLUMNS = (*DonationRow._fields, *AmountRow._fields[1:])
+_APPROVAL_COLUMNS = (*ApprovalRow._fields, "signatures_missing", "waiting_seconds")
+_ENTRY_COLUMNS = HistoryRow._fields
+
+
+def _csv(columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> Iterator[str]:
+    """RFC 4180. Lists are joined by spaces. A text that a spreadsheet would take for a formula has an apostrophe before it."""
     out = io.StringIO()
-    writer: csv.DictWriter[str] | None = None
+    writer = csv.DictWriter(out, columns, lineterminator="\r\n")
+    writer.writeheader()
     for row in rows:
-        if writer is None:
-            writer = csv.DictWriter(out, list(row), lineterminator="\r\n")
-            writer.writeheader()
-        writer.writerow(
-            {name: json.loads(shapes.to_json(value)) if isinstance(value, bytes | datetime) else value for name, value in row.items()}
-        )
+        writer.writerow({name: _cell(value) for name, value in row.items()})
         if out.tell() > 32_000:
             yield out.getvalue()
             out.seek(0)
             out.truncate()
     yield out.getvalue()
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, str):
+        return f"'{value}" if value.startswith(("=", "+", "-", "@")) else value
+    return json.loads(shapes.to_json(value)) if isinstance(value, bytes | datetime) else value
 
 
 def _flat(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -281,8 +302,8 @@ def _donation_cells(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
 async def _events(request: Request, gateway: state.Gateway, sight: Any, position: dict[int, int]) -> AsyncIterator[str]:
     """Server-sent events (HTML Living Standard, section 9.2); the id of each is where to go on after it."""
     yield ": entries follow as they are recorded\n\n"
-    idle = 0.0
-    while not gateway.stopping and not await request.is_disconnected():
+    idle, ends_at = 0.0, time.monotonic() + MAX_FEED_SECONDS
+    while time.monotonic() < ends_at and not gateway.stopping and not await request.is_disconnected():
         rows, reached = await asyncio.to_thread(_next_entries, gateway, sight, position)
         said = []
         for row in rows:
