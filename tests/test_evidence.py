@@ -189,6 +189,7 @@ def test_a_bundle_that_was_changed_anywhere_is_found(subject: Sealed) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 def test_a_bundle_that_was_changed_anywhere_is_found_a_thousand_times(subject: Sealed) -> None:
     _change_bundles(subject, 10 * BUNDLES)
 
@@ -239,6 +240,7 @@ def test_a_view_row_that_was_changed_by_sql_is_found(subject: Sealed, tmp_path: 
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 def test_a_view_row_that_was_changed_by_sql_is_found_many_times(subject: Sealed, tmp_path: Path) -> None:
     _change_views(subject, tmp_path, 10 * SQL)
 
@@ -358,6 +360,7 @@ def test_a_bit_that_flips_in_kafkas_segment_files_is_found(subject: Sealed, brok
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 def test_a_bit_that_flips_in_kafkas_segment_files_is_found_a_thousand_times(
     subject: Sealed, broker: Broker, topic: str, tmp_path: Path
 ) -> None:
@@ -420,6 +423,7 @@ class Replaced(verifier.Source):
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 def test_a_value_that_is_changed_on_disk_under_a_stopped_broker_is_found_when_it_runs_again(postgres_server: Any, tmp_path: Path) -> None:
     """The forger mends the checksum, so Kafka and its clients notice nothing."""
     require_kafka()

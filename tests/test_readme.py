@@ -119,6 +119,29 @@ curl --silent --data-binary @<(printf 'old 0\n\n'; cat home/seal/checkpoint) htt
     assert said.splitlines()[-1].startswith("— ministry.example/witness ")
 
 
+def test_the_commands_of_prove_it_to_somebody_run_as_they_stand(tmp_path: Path) -> None:
+    """On the log of Use it, with a copy of the verifier and no other way to Aidtrail's code."""
+    (prove,) = blocks("Prove it to somebody")
+    shutil.copy(ROOT / "services" / "aidtrail" / "audit" / "verifier.py", tmp_path)
+    prove = prove.replace("python verifier.py", f"{sys.executable} -I verifier.py")
+    prove = prove.replace("aidtrail up &\n", "aidtrail up &\naidtrail registry load registry.ndjson\naidtrail submit pledge.ndjson\n")
+
+    said = _run(f"{_files()}\n{prove}", tmp_path, {}).splitlines()
+
+    whole, one = (re.sub(r"^records \d+", "records N", line) for line in said if line.startswith("records "))
+    assert whole == one == "records N, altered 0, removed 0, reordered 0, invented 0, view rows differing 0"
+    assert whole in README
+    assert [line[:8] for line in said if re.match("C[1-4] ", line)] == [
+        "C1 holds",
+        "C2 holds",
+        "C3 holds",
+        "C1 holds",
+        "C2 holds",
+        "C4 holds",
+    ]
+    assert (tmp_path / "last-seen.json").exists()
+
+
 def require(*programs: str) -> None:
     """Without them: a shown skip, in CI a failure."""
     missing = [program for program in programs if shutil.which(program) is None]

@@ -285,6 +285,7 @@ def test_what_is_done_to_records_is_found_and_the_first_of_them_is_named(kind: A
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("kind", RECORDS)
 def test_what_is_done_to_records_is_found_a_thousand_times(kind: Any, exports: list[Held]) -> None:
     _try_on_records(kind, exports, MANY)
@@ -296,6 +297,7 @@ def test_what_is_done_to_views_checkpoints_submissions_and_registry_is_found(kin
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("kind", OTHERS)
 def test_what_is_done_to_others_is_found_a_thousand_times(kind: Any, worlds: list[World], exports: list[Held]) -> None:
     _try_on_others(kind, worlds, exports, MANY)
@@ -307,6 +309,7 @@ def test_history_that_is_sealed_anew_is_found_by_who_kept_a_checkpoint(kind: Any
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("kind", REWRITES)
 def test_history_that_is_sealed_anew_is_found_a_thousand_times(kind: Any, worlds: list[World], exports: list[Held]) -> None:
     _try_rewriting(kind, worlds, exports, MANY)
@@ -317,6 +320,7 @@ def test_what_is_sound_raises_no_alarm(worlds: list[World]) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 def test_what_is_sound_raises_no_alarm_a_thousand_times(tmp_path: Path) -> None:
     _try_nothing([World(SEED + number, tmp_path) for number in range(25)], MANY)
 

@@ -372,7 +372,10 @@ def test_what_was_seen_is_kept_and_replaced_only_by_what_continues_it(tmp_path: 
     assert visit("late") == 0
     late = last.read_text()
     assert early != late
-    assert "it continues the one of size 2" in capsys.readouterr().out
+    assert verifier.main(["--key", VKEY, "--json", str(tmp_path / "retouched")]) == 13
+    *before, said = capsys.readouterr().out.splitlines()
+    assert any(line.endswith("it continues the one of size 2 that was seen last") for line in before)
+    assert [json.loads(said)[name] for name in ("exit_code", "rows_differing", "failing")] == [13, 1, {"C3": 1}]
 
     assert visit("early") == 11, "shorter than what was seen"
     assert visit("forged") == 11

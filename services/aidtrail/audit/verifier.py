@@ -2431,9 +2431,9 @@ def lines(report: Report, trust: Trust) -> Iterator[str]:
     for claim, count in sorted(report.failing.items()):
         if count > MAX_NAMED:
             yield f"{claim} fails: and {count - MAX_NAMED} more"
-    seen = "no earlier one to compare with" if report.continues is None else f"it continues the one of size {report.continues}"
+    seen = "none was seen before" if report.continues is None else f"it continues the one of size {report.continues} that was seen last"
     held = {
-        "C1": f"the log only grew: {report.records} records under one checkpoint; {seen}",
+        "C1": f"{report.records} records, and those of recorded are as the checkpoint has them; {seen}",
         "C2": f"{report.admitted} admitted and {report.refused} refused entries, {report.void} void; chains, people, states and sums",
         "C3": f"{report.rows} rows are the fold of the log; {report.views_behind} sealed records are younger than the views",
         "C4": f"{report.rows} rows came from these {report.admitted} entries, which are in the log",
@@ -2469,7 +2469,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return USAGE
     if options.json:
         names = ("kind", "records", "altered", "removed", "reordered", "invented", "rows", "rows_differing", "admitted", "refused", "void")
-        said = {name: getattr(report, name) for name in (*names, "unanswered")} | {"failing": dict(report.failing)}
+        said = {name: getattr(report, name) for name in (*names, "unanswered", "continues")} | {"failing": dict(report.failing)}
+        said |= {"first": report.first and report.first._asdict(), "checkpoint": report.checkpoint and report.checkpoint.note}
         sys.stdout.write(json.dumps(said | {"findings": [one._asdict() for one in report.findings], "exit_code": report.exit_code}) + "\n")
     else:
         sys.stdout.write("".join(f"{line}\n" for line in lines(report, trust)))
