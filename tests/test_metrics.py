@@ -36,9 +36,9 @@ READ = [read for read in vars(metrics).values() if isinstance(read, Read)]
 NAMES = {metric._name for metric in COUNTED} | {read.name for read in READ}
 LABELS = {
     "service", "step", "method", "route", "status", "outcome", "reason", "reader", "collector", "consumergroup", "topic", "partition",
-    "oversight", "contribution", "currency", "stage", "headline", "kind",
+    "oversight", "contribution", "currency", "stage", "headline", "kind", "witness",
 }  # fmt: skip
-"""Of few values each. None of them is a donation, a party, an actor or anything else that has a name."""
+"""Of few values each. None of them is a donation, a party or an actor. A witness is one of the few keys that the settings name."""
 ELSEWHERE = {name for name in NAMES if "seal" in name}
 """Told by a service that `up` does not run."""
 NOTHING_WAITS = {metrics.APPROVALS_WAITING_SINCE.name, metrics.UNACKNOWLEDGED_SINCE.name}
