@@ -378,7 +378,7 @@ def test_what_cannot_be_reached_is_one_line_and_exit_3(tmp_path: Path, arguments
     done = run(tmp_path / "home", *arguments, settings=settings)
 
     _one_line(done, 3)
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 60
 
 
 def test_doctor_goes_on_to_the_next_check_and_fails(tmp_path: Path) -> None:

@@ -13,13 +13,13 @@ from rich.console import Console
 from rich.text import Text
 
 import aidtrail.demo
-from aidtrail import codec, logs, show
+from aidtrail import codec, show
 from aidtrail.audit.rebuild import rebuild
 from aidtrail.cli import registry
 from aidtrail.cli.backends import Backends, backends
 from aidtrail.cli.donations import party_names, submitters
 from aidtrail.cli.ndjson import Line, read
-from aidtrail.cli.services import Running, makers
+from aidtrail.cli.services import Running, log_to_stderr, makers
 from aidtrail.cli.submit import said_of
 from aidtrail.config import Settings
 from aidtrail.demo.story import DONATION, Step, story
@@ -41,7 +41,7 @@ def demo(
     """Play a donation from pledge to receipt on the embedded server: who may do what, what is refused and why. About ten seconds."""
     home = home.absolute()
     _empty(home)
-    logs.to_stderr("WARNING")
+    log_to_stderr("WARNING")
     out = show.console()
     failures = 0
     settings = Settings(home=home, log=None, views=None, topic_prefix="donations", metrics_port=None)
@@ -49,7 +49,8 @@ def demo(
         events = [event for line in read(str(REGISTRY)) if isinstance(line, Line) and isinstance(event := line.event, RegistryEvent)]
         registry.load(opened.log, opened.topics, [*registry.OPERATOR, *events])
         stop = Stop()
-        running = Running({name: make for name, make in makers(opened).items() if name not in ("gateway", "sealer")}, stop)
+        made = makers(opened)
+        running = Running({name: made[name] for name in ("ledger", "projector", "timekeeper")}, stop)
         try:
             running.start()
             failures += _play(opened, out, home / "events.ndjson", stop)
