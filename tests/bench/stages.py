@@ -254,7 +254,7 @@ def memory_stage(bootstrap: str, server: "Server", donations: int) -> Report:
 def seal_stage(bootstrap: str, entries: int, seconds: int, per_second: int = 500) -> Report:
     """Leaves hashed into trees; a backlog sealed, from Kafka to its last checkpoint; and how soon an entry is sealed."""
     key = SignerKey.generate("bench.example/log")
-    report: Report = {"hash_1": sealing.hashing_rate(PARTITIONS, entries)}
+    report: Report = {**sealing.hashing_rate(PARTITIONS, entries)}
     log = KafkaLog([bootstrap])
     topics = Topics.of("bench-seal")
     topics.create(log, PARTITIONS)

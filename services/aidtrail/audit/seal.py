@@ -38,8 +38,8 @@ from aidtrail.topics import Topics
 
 logger = logging.getLogger(__name__)
 
-SEAL_SECONDS = 0.5
-"""At most so often, however much is recorded."""
+SEAL_SECONDS = 1.0
+"""At most so often, however much is recorded: each seal adds a manifest and a checkpoint to the topic, about a kilobyte together."""
 POLL_SECONDS = 0.5
 LOOK_SECONDS = 1.0
 """How often it looks whether the log is as long as it was."""

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 def seal() -> None:
-    """Sign what is recorded, twice a second as long as there is something new, with the key in AIDTRAIL_SEAL_KEY.
+    """Sign what is recorded, once a second as long as there is something new, with the key in AIDTRAIL_SEAL_KEY.
 
     Every record of `recorded` is a leaf of its partition's Merkle tree. Checkpoints go to the topic `checkpoints` and, with the trees as
     tlog-tiles, into AIDTRAIL_HOME/seal, which any web server can hand out.
