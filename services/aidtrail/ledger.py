@@ -23,6 +23,7 @@ from aidtrail.logs import about
 from aidtrail.registry_reader import RegistryReader
 from aidtrail.ruling import EPOCH, NO_DONATION, Account, Outcome, donation_of, restore, rule
 from aidtrail.topics import Topics, require_write
+from aidtrail.tracing import Spans
 
 logger = logging.getLogger(__name__)
 
@@ -183,10 +184,14 @@ class Ledger:
             records = self._reader.poll(MAX_BATCH, POLL_SECONDS)
         if not records:
             return 0
+        spans = Spans(records)
         with _STEP["rule"].time():
             registry = self._registry.follow()
             ruled = {number: self._mine[number].rule(batch, registry) for number, batch in records.items() if number in self._mine}
-        self._append(ruled)
+        try:
+            self._append(ruled, spans)
+        finally:
+            spans.end()
         return sum(map(len, ruled.values()))
 
     def reset(self) -> None:
@@ -213,8 +218,14 @@ class Ledger:
             self._take(number, share)
         self._reader.assign({number: partition.next_submission for number, partition in self._mine.items()})
 
-    def _append(self, ruled: Mapping[int, Sequence[Outcome]]) -> None:
+    def _append(self, ruled: Mapping[int, Sequence[Outcome]], spans: Spans) -> None:
         drafts = [outcome.draft for outcomes in ruled.values() for outcome in outcomes]
+        if spans:  # the value stays what was ruled: a trace goes on beside it
+            drafts = [
+                outcome.draft._replace(headers=spans.headers(number, outcome.submitted_offset))
+                for number, outcomes in ruled.items()
+                for outcome in outcomes
+            ]
         if self._appender is None:
             self._appender = self._log.appender()
         try:
@@ -225,15 +236,15 @@ class Ledger:
             self.reset()
             return
         with _STEP["commit"].time():
-            self._keep(ruled, appended)
+            self._keep(ruled, appended, spans)
 
-    def _keep(self, ruled: Mapping[int, Sequence[Outcome]], appended: Sequence[Appended]) -> None:
+    def _keep(self, ruled: Mapping[int, Sequence[Outcome]], appended: Sequence[Appended], spans: Spans) -> None:
         start = 0
         for number, outcomes in ruled.items():
             stop = start + len(outcomes)
             if self._mine[number].keep(outcomes, appended[start:stop]):
                 _count(outcomes)
-                self._tell_refusals(number, outcomes)
+                self._tell_refusals(number, outcomes, spans)
             else:
                 metrics.OFFSET_SURPRISES.inc()
                 logger.warning(
@@ -248,12 +259,14 @@ class Ledger:
             start = stop
         self._membership.commit({number: self._mine[number].next_submission for number in ruled if number in self._mine})
 
-    def _tell_refusals(self, number: int, outcomes: Sequence[Outcome]) -> None:
+    def _tell_refusals(self, number: int, outcomes: Sequence[Outcome], spans: Spans) -> None:
         refused = [outcome for outcome in outcomes if outcome.refusal is not None]
         for outcome in refused[:MAX_TOLD]:
             assert outcome.refusal is not None
             where: dict[str, object] = {"topic": self._topics.submitted, "partition": number, "offset": outcome.submitted_offset}
-            logger.info("ledger: refused: %s", outcome.refusal.reason, extra=where | about(event=outcome.event))
+            where |= about(event=outcome.event) | spans.ids(number, outcome.submitted_offset)
+            logger.info("ledger: refused: %s", outcome.refusal.reason, extra=where)
+            spans.say(number, outcome.submitted_offset, "aidtrail.refused", outcome.refusal.reason)
         if len(refused) > MAX_TOLD:
             logger.info("ledger: partition %d: %d more were refused in this batch", number, len(refused) - MAX_TOLD)
 

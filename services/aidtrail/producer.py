@@ -7,10 +7,11 @@ An event is a submission once `submit` returns. What the ledger rules on it stan
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from types import TracebackType
 from typing import Self
 
-from aidtrail import codec, metrics
+from aidtrail import codec, metrics, tracing
 from aidtrail.domain.events import Event, RegistryEvent
 from aidtrail.errors import AidtrailError
 from aidtrail.log import Appended, Appender, Draft, Log, partition_of
@@ -36,13 +37,11 @@ class Producer:
         with the same ids: those that did arrive are then refused as duplicates and have no second effect.
         """
         appended: list[Appended] = []
-        drafts: list[Draft] = []
-        for event in events:
-            drafts.append(self._draft(event))
-            if len(drafts) == MAX_IN_FLIGHT:
-                appended += self._append(drafts)
-                drafts.clear()
-        return appended + self._append(drafts)
+        left = iter(events)
+        while batch := list(islice(left, MAX_IN_FLIGHT)):
+            with tracing.sending(self._topics.submitted, len(batch)):
+                appended += self._append([self._draft(event) for event in batch])
+        return appended
 
     def register(self, events: Sequence[RegistryEvent]) -> list[Appended]:
         """Append events to `registry`."""
@@ -61,7 +60,7 @@ class Producer:
 
     def _draft(self, event: Event) -> Draft:
         key = event.meta.donation_id.encode()
-        return Draft(self._topics.submitted, partition_of(key, self._partitions), key, codec.encode(event))
+        return Draft(self._topics.submitted, partition_of(key, self._partitions), key, codec.encode(event), tracing.current())
 
     def _append(self, drafts: Sequence[Draft]) -> list[Appended]:
         if not drafts:

@@ -25,6 +25,7 @@ from aidtrail.domain.money import Amounts
 from aidtrail.errors import FoldError
 from aidtrail.log import Record
 from aidtrail.logs import about
+from aidtrail.tracing import Spans
 from aidtrail.views import digest
 from aidtrail.views.writer import Batch, Claim, Row, Writer
 
@@ -79,13 +80,21 @@ class Projection:
     """
 
     def __init__(
-        self, writer: Writer, partitions: int, *, apply: Apply = apply, max_accounts: int = 20_000, recorded_by: datetime | None = None
+        self,
+        writer: Writer,
+        partitions: int,
+        *,
+        apply: Apply = apply,
+        max_accounts: int = 20_000,
+        recorded_by: datetime | None = None,
+        traced: bool = False,
     ) -> None:
         """`recorded_by` ends each partition before its first entry that counts and was recorded later; those are then in `ended`."""
         self._writer = writer
         self._partitions = partitions
         self._apply = apply
         self._max_accounts = max_accounts
+        self._traced = traced  # what is built again was traced when it was first
         self._recorded_by = recorded_by
         self.ended: set[int] = set()
         self._claims: dict[int, Claim] = {}
@@ -116,6 +125,7 @@ class Projection:
         """Fold these records, which must follow the claimed positions, and begin to write what follows from them; returns how many there
         were. Raises what the writing of the batch before raised: FenceLostError, UnavailableError."""
         batch = Batch()
+        spans = Spans(records if self._traced else {})
         with _STEP["decode"].time():
             entries = {partition: [read_entry(record) for record in batch_of] for partition, batch_of in records.items()}
         with _STEP["load"].time():
@@ -131,7 +141,7 @@ class Projection:
                 _add_sum(batch, partition, added)
         self.settle()
         self._claims |= {partition: moved for partition, (_, moved) in batch.moves.items()}
-        self._writing = self._thread.submit(self._write, batch, entries)
+        self._writing = self._thread.submit(self._write, batch, entries, spans)
         return sum(map(len, entries.values()))
 
     def settle(self) -> None:
@@ -148,9 +158,14 @@ class Projection:
         self._thread.shutdown()
         self._writer.close()
 
-    def _write(self, batch: Batch, entries: Mapping[int, Sequence[Entry]]) -> None:
-        with _STEP["write"].time():
-            self._writer.write(batch)
+    def _write(self, batch: Batch, entries: Mapping[int, Sequence[Entry]], spans: Spans) -> None:
+        try:
+            with _STEP["write"].time():
+                self._writer.write(batch)
+        except BaseException as error:
+            spans.end(type(error).__name__)
+            raise
+        spans.end()
         if batch.rows["parked"]:
             self._count_parked()
         _observe(entries)

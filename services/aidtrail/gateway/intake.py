@@ -13,7 +13,7 @@ from contextlib import suppress
 from threading import Condition, Lock, Thread
 from uuid import UUID
 
-from aidtrail import codec, metrics
+from aidtrail import codec, metrics, tracing
 from aidtrail.domain.events import Event
 from aidtrail.errors import AppendUnknownError, MalformedError, UnavailableError, UndecodableError
 from aidtrail.gateway import problems
@@ -87,6 +87,10 @@ class Intake:
         Raises UnavailableError when it certainly was not submitted, AppendUnknownError when that is not known, KeyReused when the id stands
         for another request.
         """
+        with tracing.sending(self._topics.submitted):
+            return await self._submit(event)
+
+    async def _submit(self, event: Event) -> bytes:
         submission = self._submissions.get(event.meta.event_id)
         if submission is not None and submission.source != event.meta.source:
             raise problems.KeyReused
@@ -157,7 +161,7 @@ class Intake:
 
     def _enter(self, event: Event, *, again: bool) -> _Submission:
         key = event.meta.donation_id.encode()
-        draft = Draft(self._topics.submitted, partition_of(key, self._partitions), key, codec.encode(event))
+        draft = Draft(self._topics.submitted, partition_of(key, self._partitions), key, codec.encode(event), tracing.current())
         submission = _Submission(event, draft, again=again)
         with self._changed:
             if self._closing or self._under_way >= MAX_IN_FLIGHT:

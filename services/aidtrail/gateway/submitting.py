@@ -15,7 +15,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Header, Path, Request
 from fastapi.responses import JSONResponse, Response
 
-from aidtrail import codec
+from aidtrail import codec, tracing
 from aidtrail.domain import events as e
 from aidtrail.domain.authority import SUBMITTERS, Person, Subject, authorise
 from aidtrail.domain.rules.common import REPORTER
@@ -53,7 +53,8 @@ def _add(router: APIRouter, route: Route) -> None:
         prefer: Annotated[str | None, Header(description="wait=N: answer with the outcome, if there is one in N seconds.")] = None,
     ) -> Response:
         stated = _stated(route, request, await request.body())
-        return await _submit(gateway, person, route, stated, donation_id, idempotency_key, _wait_seconds(prefer))
+        with tracing.continued(request.headers.get(tracing.HEADER)):
+            return await _submit(gateway, person, route, stated, donation_id, idempotency_key, _wait_seconds(prefer))
 
     router.add_api_route(
         f"/{route.path}",

@@ -25,6 +25,9 @@ class Record(Protocol):
     def key(self) -> bytes | None: ...
     @property
     def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes]]:
+        """Empty but for a trace (`tracing`): each costs every reader time, and none is needed to read the value."""
 
 
 class Draft(NamedTuple):
@@ -34,6 +37,7 @@ class Draft(NamedTuple):
     partition: int
     key: bytes
     value: bytes
+    headers: Sequence[tuple[str, bytes]] = ()
 
 
 class Appended(NamedTuple):

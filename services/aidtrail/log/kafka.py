@@ -253,8 +253,8 @@ class KafkaAppender:
         send = self._producer.send
         futures: list[Any] = []
         try:
-            for topic, partition, key, value in drafts:
-                futures.append(send(topic, value, key, None, partition))
+            for topic, partition, key, value, headers in drafts:
+                futures.append(send(topic, value, key, list(headers) if headers else None, partition))
             self._producer.flush(self._delivery_timeout_seconds + 1)
             # After a flush every future is done: `get` waits no more, and raises what befell the record.
             return [Appended(metadata.offset, metadata.timestamp) for metadata in (future.get(1) for future in futures)]

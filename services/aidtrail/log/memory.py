@@ -17,6 +17,7 @@ class MemoryRecord(NamedTuple):
     timestamp: int
     key: bytes
     value: bytes
+    headers: Sequence[tuple[str, bytes]] = ()
 
 
 def wall_clock() -> int:
@@ -100,7 +101,7 @@ class MemoryLog:
             appended = []
             for draft in drafts:
                 records = self._topics[draft.topic][draft.partition]
-                records.append(MemoryRecord(draft.topic, draft.partition, len(records), timestamp, draft.key, draft.value))
+                records.append(MemoryRecord(draft.topic, draft.partition, len(records), timestamp, draft.key, draft.value, draft.headers))
                 appended.append(Appended(len(records) - 1, timestamp))
             self._changed.notify_all()
             if failure == "after":

@@ -45,6 +45,7 @@ CREATE TABLE IF NOT EXISTS log.records (
     appended_at_ms bigint NOT NULL,
     key            bytea,
     value          bytea,
+    headers        text[],
     PRIMARY KEY (topic, partition, "offset")
 );
 CREATE TABLE IF NOT EXISTS log.committed (
@@ -56,6 +57,12 @@ CREATE TABLE IF NOT EXISTS log.committed (
 );
 """
 
+_COPY = 'COPY log.records (topic, partition, "offset", appended_at_ms, key, value, headers) FROM STDIN (FORMAT binary)'
+
+_HAS_HEADERS = """
+SELECT 1 FROM information_schema.columns WHERE table_schema = 'log' AND table_name = 'records' AND column_name = 'headers'
+"""
+
 
 class PostgresRecord(NamedTuple):
     topic: str
@@ -64,6 +71,7 @@ class PostgresRecord(NamedTuple):
     timestamp: int
     key: bytes
     value: bytes
+    headers: Sequence[tuple[str, bytes]] = ()
 
 
 class PostgresLog:
@@ -75,6 +83,8 @@ class PostgresLog:
         with _outages(), self._connection.transaction():
             self._connection.execute(_ALONE)  # CREATE IF NOT EXISTS fails when two do it at once
             self._connection.execute(_TABLES)
+            if self._connection.execute(_HAS_HEADERS).fetchone() is None:  # a log from before there were any
+                self._connection.execute("ALTER TABLE log.records ADD COLUMN headers text[]")
 
     def create_topic(self, topic: str, partitions: int) -> bool:
         with _outages(), self._connected().transaction():
@@ -192,12 +202,12 @@ class PostgresAppender:
         appended = []
         with (
             self._connection.cursor() as cursor,
-            cursor.copy('COPY log.records (topic, partition, "offset", appended_at_ms, key, value) FROM STDIN (FORMAT binary)') as copy,
+            cursor.copy(_COPY) as copy,
         ):
-            copy.set_types(["text", "int4", "int8", "int8", "bytea", "bytea"])
+            copy.set_types(["text", "int4", "int8", "int8", "bytea", "bytea", "text[]"])
             for draft in drafts:
                 place = (draft.topic, draft.partition)
-                copy.write_row((*place, next_offsets[place], timestamps[place], draft.key, draft.value))
+                copy.write_row((*place, next_offsets[place], timestamps[place], draft.key, draft.value, _flat(draft.headers)))
                 appended.append(Appended(next_offsets[place], timestamps[place]))
                 next_offsets[place] += 1
         for topic in {draft.topic for draft in drafts}:
@@ -247,13 +257,16 @@ class PostgresReader:
             if max_records <= 0:
                 break
             rows = self._connection.execute(
-                'SELECT "offset", appended_at_ms, key, value FROM log.records WHERE topic = %s AND partition = %s AND "offset" >= %s'
-                ' ORDER BY "offset" LIMIT %s',
+                'SELECT "offset", appended_at_ms, key, value, headers FROM log.records'
+                ' WHERE topic = %s AND partition = %s AND "offset" >= %s ORDER BY "offset" LIMIT %s',
                 (self._topic, partition, offset, max_records),
                 binary=True,
             ).fetchall()
             if rows:
-                batches[partition] = [PostgresRecord(self._topic, partition, *row) for row in rows]
+                batches[partition] = [
+                    PostgresRecord(self._topic, partition, at, timestamp, key, value, _pairs(flat))
+                    for at, timestamp, key, value, flat in rows
+                ]
                 max_records -= len(rows)
         for partition, records in batches.items():
             # Asked last the next time, so that a busy partition does not keep others waiting.
@@ -385,3 +398,11 @@ def _number(name: str) -> int:
 
 def _no_topic(topic: str) -> str:
     return f"{topic}: there is no such topic; run 'aidtrail topics create'"
+
+
+def _flat(headers: Sequence[tuple[str, bytes]]) -> list[str] | None:
+    return [text for name, value in headers for text in (name, value.decode("latin-1"))] if headers else None
+
+
+def _pairs(flat: list[str] | None) -> Sequence[tuple[str, bytes]]:
+    return [(name, value.encode("latin-1")) for name, value in zip(flat[::2], flat[1::2], strict=True)] if flat else ()
