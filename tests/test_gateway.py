@@ -351,3 +351,19 @@ def test_every_role_and_event_has_a_route() -> None:
     assert kinds == set(e.DONATION_EVENTS.values()) - {e.PledgeExpired, e.ApprovalExpired, e.SubmissionRefused}
     assert len({(route.service, route.path) for route in ROUTES}) == len(ROUTES)
     assert ACTORS
+
+
+def test_a_requests_trace_goes_into_the_log_and_no_other_does(service: Service) -> None:
+    traced, untraced = (next(full_life(donation_id, NOW)) for donation_id in ("KRCS-2026-1901", "KRCS-2026-1902"))
+    traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+    answers = service.post(traced, traceparent=traceparent), service.post(untraced)
+
+    assert [answer.status_code for answer in answers] == [201, 201]
+    for topic in (TOPICS.submitted, TOPICS.recorded):
+        ends = service.pipeline.log.end_offsets(topic)
+        reader = service.pipeline.log.reader(topic)
+        reader.assign(dict.fromkeys(ends, 0))
+        found = [record for batch in reader.poll(sum(ends.values()), 1.0).values() for record in batch]
+        headers = {record.key: list(record.headers) for record in found if record.headers or record.key == b"KRCS-2026-1902"}
+        assert headers == {b"KRCS-2026-1901": [("traceparent", traceparent.encode())], b"KRCS-2026-1902": []}

@@ -19,8 +19,8 @@
       evidence        what an auditor takes home; `verifier` checks it, alone: it imports nothing of this package
     importers       what others report (UN OCHA FTS) as observed donations
 
-`service` is the loop of the long-running services, `probes` and `health` say how they are, `topics` the names of the topics, `rights` who
-may do what with them on Kafka, `config` every setting, `errors` every error, `metrics` every metric, `collectors` those that are read from
-log and views. `subjects`, `schema_check` and `asyncapi` say the contract to other tools. `cli` starts all of it, on the `embedded`
-PostgreSQL if nothing else is set; `demo` is a story to play.
+`service` is the loop of the long-running services, `probes` and `health` say how they are, `logs` what they say, `tracing` what belongs to
+one trace. `topics` has the names of the topics, `rights` who may do what with them on Kafka, `config` every setting, `errors` every error,
+`metrics` every metric, `collectors` those that are read from log and views. `subjects`, `schema_check` and `asyncapi` say the contract to
+other tools. `cli` starts all of it, on the `embedded` PostgreSQL if nothing else is set; `demo` is a story to play.
 """

@@ -48,7 +48,9 @@ def continued(traceparent: str | None) -> Iterator[None]:
 @contextmanager
 def sending(topic: str, messages: int = 1) -> Iterator[None]:
     """Around an append. What its records carry is `current`."""
-    attributes = {**_attributes("send", topic), "messaging.batch.message_count": messages}
+    attributes = _attributes("send", topic)
+    if messages > 1:  # the conventions want it of batches alone
+        attributes["messaging.batch.message_count"] = messages
     with _tracer.start_as_current_span(f"send {topic}", None, SpanKind.PRODUCER, attributes):
         yield
 
