@@ -27,16 +27,16 @@ class Zombie(Ledger):
     held: dict[int, Any] | None = None
     awake = False
 
-    def _append(self, ruled: Any) -> None:
+    def _append(self, *ruled: Any) -> None:
         if self.awake:
-            super()._append(ruled)
+            super()._append(*ruled)
         else:
             self.held = ruled
 
     def wake(self) -> None:
         assert self.held is not None
         self.awake = True
-        self._append(self.held)
+        self._append(*self.held)
 
 
 def test_a_zombie_that_ruled_with_an_older_registry_leaves_no_submission_without_an_outcome(
