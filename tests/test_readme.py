@@ -120,13 +120,14 @@ curl --silent --data-binary @<(printf 'old 0\n\n'; cat home/seal/checkpoint) htt
 
 
 def test_the_commands_of_prove_it_to_somebody_run_as_they_stand(tmp_path: Path) -> None:
-    """On the log of Use it, with a copy of the verifier and no other way to Aidtrail's code."""
-    (prove,) = blocks("Prove it to somebody")
+    """With a copy of the verifier and no other way to Aidtrail's code."""
+    seal, (prove,) = blocks("Seal")[0], blocks("Prove it to somebody")
     shutil.copy(ROOT / "services" / "aidtrail" / "audit" / "verifier.py", tmp_path)
-    prove = prove.replace("python verifier.py", f"{sys.executable} -I verifier.py")
-    prove = prove.replace("aidtrail up &\n", "aidtrail up &\naidtrail registry load registry.ndjson\naidtrail submit pledge.ndjson\n")
+    seal = seal.replace("seal.key\n", "seal.key > vkey\n", 1)
+    submit = "aidtrail registry load registry.ndjson\naidtrail submit pledge.ndjson\nLOG_KEY=$(cat vkey)\n"
+    script = f"{_files()}\n{seal}{submit}{prove}".replace("python verifier.py", f"{sys.executable} -I verifier.py")
 
-    said = _run(f"{_files()}\n{prove}", tmp_path, {}).splitlines()
+    said = _run(script, tmp_path, {"AIDTRAIL_LISTEN": f"127.0.0.1:{free_ports(1)[0]}"}).splitlines()
 
     whole, one = (re.sub(r"^records \d+", "records N", line) for line in said if line.startswith("records "))
     assert whole == one == "records N, altered 0, removed 0, reordered 0, invented 0, view rows differing 0"

@@ -336,6 +336,18 @@ def test_c1_an_export_that_says_that_there_are_fewer_partitions_is_found(lawful:
     assert any("expected the 3 partitions" in one.what for one in verifier.verify_export(held, verifier.Trust(TRUSTED)).findings)
 
 
+def test_c3_a_digest_of_the_views_that_was_sealed_and_is_not_that_of_the_fold_is_named(lawful: World) -> None:
+    held, digests = lawful.held(), [digest and bytes(32) if at == 3 else digest for at, digest in enumerate(lawful.digests)]
+    sound = verifier.verify_export(held, verifier.Trust(TRUSTED))
+    held.kept["checkpoints", 0] = sealed(held.recorded(), lawful.steps, digests=digests)
+
+    report = verifier.verify_export(held, verifier.Trust(TRUSTED))
+
+    assert (sound.exit_code, sound.views_sealed) == (0, 3)
+    assert report.exit_code == 13
+    assert [one.what for one in report.findings] == ["the digest that manifest 3 sealed is not that of the fold"]
+
+
 def test_c3_views_that_are_not_there_are_not_taken_for_equal(lawful: World) -> None:
     held = lawful.held()
     held.view_ends = None

@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 from uuid import uuid4
@@ -19,6 +20,7 @@ from psycopg.types.json import Jsonb
 
 from aidtrail import codec, contract
 from aidtrail.audit import verifier
+from aidtrail.audit.cuts import Cut, Place
 from aidtrail.audit.manifest import Manifest, Stand
 from aidtrail.audit.merkle import Tree, leaf_hash
 from aidtrail.audit.note import Checkpoint, Note, SignerKey, sign
@@ -31,6 +33,7 @@ from aidtrail.producer import Producer
 from aidtrail.projection import Projection
 from aidtrail.topics import Topics
 from aidtrail.views import shapes
+from aidtrail.views.digest import to_bytes
 from aidtrail.views.writer import COLUMNS, KEYS, Batch, Claim, Writer
 from tests.acts import START, Acts, full_life, money, registry_events
 
@@ -96,6 +99,7 @@ class World:
             producer.register(registry_events())
             events = sorted((event for life in lives or _lives(chance) for event in life), key=lambda event: event.meta.occurred_on)
             self.steps: list[list[int]] = []
+            self.digests: list[bytes | None] = []
             self.visits: list[verifier.Memory] = []
             for number in range(SEALS):
                 for event in events[number * len(events) // SEALS : (number + 1) * len(events) // SEALS]:
@@ -105,6 +109,8 @@ class World:
                 if number % 2:
                     self.voids += _append_void(log, chance)
                 self.steps.append(list(log.end_offsets(TOPICS.recorded).values()))
+                recorded = [self._read(TOPICS.recorded, partition) for partition in range(PARTITIONS)]
+                self.digests.append(view_digest(recorded) if number % 2 else None)
                 self.visits.append(self._visit())
 
     def held(self, upto: int = SEALS, behind: int = 0) -> Held:
@@ -113,7 +119,7 @@ class World:
         kept = {("recorded", number): self._read(TOPICS.recorded, number)[:size] for number, size in enumerate(sizes)}
         kept |= {("submitted", number): self._read(TOPICS.submitted, number) for number in range(PARTITIONS)}
         kept["registry", 0] = self._read(TOPICS.registry, 0)
-        kept["checkpoints", 0] = sealed([kept["recorded", number] for number in range(PARTITIONS)], self.steps[:upto])
+        kept["checkpoints", 0] = sealed([kept["recorded", number] for number in range(PARTITIONS)], self.steps[:upto], digests=self.digests)
         ends = [max(0, size - behind) for size in sizes]
         leaves = {number: b"".join(leaf_hash(record.value or b"") for record in kept["recorded", number]) for number in range(PARTITIONS)}
         return Held(kept, projected([kept["recorded", number] for number in range(PARTITIONS)], ends), leaves, PARTITIONS, ends)
@@ -125,7 +131,7 @@ class World:
     def _visit(self) -> verifier.Memory:
         """What an auditor who is here now takes along."""
         records = [self._read(TOPICS.recorded, number) for number in range(PARTITIONS)]
-        note = (sealed(records, self.steps)[-1].value or b"").decode()
+        note = (sealed(records, self.steps, digests=self.digests)[-1].value or b"").decode()
         stands = []
         for topic, number in [(TOPICS.registry, 0), *((TOPICS.submitted, number) for number in range(PARTITIONS))]:
             tree = Tree()
@@ -166,15 +172,17 @@ def saved(held: Held, folder: Path) -> None:
     (folder / "about.json").write_text(json.dumps(about))
 
 
-def sealed(recorded: Sequence[Sequence[Record]], steps: Sequence[Sequence[int]], key: SignerKey = KEY) -> list[Record]:
+def sealed(
+    recorded: Sequence[Sequence[Record]], steps: Sequence[Sequence[int]], key: SignerKey = KEY, digests: Sequence[bytes | None] = ()
+) -> list[Record]:
     """The topic `checkpoints`: what whoever holds the key signs for these records, a seal for each step (a size of each partition)."""
     trees, seals = [Tree() for _ in recorded], Tree()
     last: Manifest | None = None
     values: list[bytes] = []
-    for sizes in steps:
+    for sizes, digest in zip_longest(steps, digests[: len(steps)]):
         for tree, records, size in zip(trees, recorded, sizes, strict=True):
             tree.extend([record.value or b"" for record in records[tree.size : size]])
-        last = Manifest.after(last, key.name, tuple(Stand(tree.size, tree.root) for tree in trees))
+        last = Manifest.after(last, key.name, tuple(Stand(tree.size, tree.root) for tree in trees), digest)
         seals.append(last.encode())
         text = str(Checkpoint(key.name, seals.size, seals.root))
         values += [last.encode(), Note(text, (sign(text, key),)).encode()]
@@ -183,6 +191,17 @@ def sealed(recorded: Sequence[Sequence[Record]], steps: Sequence[Sequence[int]],
 
 def projected(recorded: Sequence[Sequence[Record]], ends: Sequence[int]) -> dict[tuple[str, int], list[Row]]:
     """The rows that Aidtrail's own projection makes of the records before `ends`, as an export has them."""
+    return _notebook(recorded, ends).export(len(recorded))
+
+
+def view_digest(recorded: Sequence[Sequence[Record]]) -> bytes:
+    """Of Aidtrail's own views, when they have all of it."""
+    claims = _notebook(recorded, [len(records) for records in recorded]).claims
+    places = {number: Place(end, *tail, codec.sha256(to_bytes(rows_sum or 0))) for number, (end, tail, _, rows_sum) in claims.items()}
+    return Cut(places).sha256
+
+
+def _notebook(recorded: Sequence[Sequence[Record]], ends: Sequence[int]) -> "Notebook":
     notebook = Notebook()
     projection = Projection(cast(Writer, notebook), len(recorded))
     for number, records in enumerate(recorded):
@@ -192,7 +211,7 @@ def projected(recorded: Sequence[Sequence[Record]], ends: Sequence[int]) -> dict
             projection.project({number: within})
     projection.settle()
     projection.close()
-    return notebook.export(len(recorded))
+    return notebook
 
 
 class _Placed(tuple[Any, ...]):
@@ -274,9 +293,11 @@ class Notebook:
 
     def __init__(self) -> None:
         self._rows: dict[str, dict[tuple[Any, ...], Row]] = {table: {} for table in COLUMNS}
+        self.claims: dict[int, Claim] = {}
 
     def claim(self, partition: int) -> Claim:
-        return Claim(0, NO_TAIL, 1, 0)
+        self.claims[partition] = Claim(0, NO_TAIL, 1, 0)
+        return self.claims[partition]
 
     def load(self, donation_ids: Sequence[str]) -> dict[str, Any]:
         return {}
@@ -285,6 +306,7 @@ class Notebook:
         return {}
 
     def write(self, batch: Batch) -> None:
+        self.claims |= {partition: moved for partition, (_, moved) in batch.moves.items()}
         for table, rows in batch.rows.items():
             for values in rows:
                 row = {name: value.obj if isinstance(value, Jsonb) else value for name, value in zip(COLUMNS[table], values, strict=True)}

@@ -324,6 +324,8 @@ class Manifest(NamedTuple):
     origin: str
     number: int
     previous: bytes
+    view: bytes | None
+    """Digest of the views at these sizes, where it was sealed as well."""
     stands: tuple[tuple[int, bytes], ...]
 
     @classmethod
@@ -331,12 +333,13 @@ class Manifest(NamedTuple):
         try:
             _, origin, index, previous, view, *stands, last = encoded.decode().split("\n")
             sizes = [line.split(" ") for line in stands]
-            found = cls(origin, int(index), unbase64(previous), tuple((int(size), unbase64(root)) for size, root in sizes))
+            sealed = None if view == "-" else unbase64(view)
+            found = cls(origin, int(index), unbase64(previous), sealed, tuple((int(size), unbase64(root)) for size, root in sizes))
         except ValueError:
             raise Wrong("expected a manifest, found something else") from None
         written = [MANIFEST, origin, str(found.number), base64_of(found.previous), view]
         written += [f"{size} {base64_of(root)}" for size, root in found.stands]
-        hashes = [found.previous, *(root for _, root in found.stands), *([] if view == "-" else [unbase64(view)])]
+        hashes = [found.previous, *(root for _, root in found.stands), *([sealed] if sealed is not None else [])]
         if last or not stands or "\n".join([*written, ""]).encode() != encoded or {len(each) for each in hashes} != {32}:
             raise Wrong("expected the one way to write a manifest, found another")
         return found
@@ -1654,6 +1657,7 @@ class Report:
     void: int = 0
     unanswered: int = 0
     views_behind: int = 0
+    views_sealed: int = 0
     checkpoint: Checkpoint | None = None
     failing: Counter[str] = field(default_factory=Counter)
     findings: list[Finding] = field(default_factory=list)
@@ -1831,7 +1835,14 @@ class Walk:
     """One partition of `recorded`, from its first record to the last that is sealed."""
 
     def __init__(
-        self, report: Report, source: Source, partition: int, stands: Sequence[Stand], registry: Registry, schemas: Schemas
+        self,
+        report: Report,
+        source: Source,
+        partition: int,
+        stands: Sequence[Stand],
+        registry: Registry,
+        schemas: Schemas,
+        sealed_views: frozenset[int] = frozenset(),
     ) -> None:
         self.report, self.source, self.partition = report, source, partition
         self.stands = [stand for at, stand in enumerate(stands) if at == 0 or stand.size != stands[at - 1].size]
@@ -1841,6 +1852,8 @@ class Walk:
         self.lives: dict[str, Life] = {}
         ends = source.view_ends or []
         self.view_end = ends[partition] if partition < len(ends) else 0
+        self.sealed_views, self.places = sealed_views, dict[int, str]()
+        self.rows_sum, self.terms, self.changed = 0, dict[str, int](), set[str]()
         self.views = None if partition >= len(ends) else {name: self._rows(name) for name in KEYS}
         self.submissions = Submissions(source, partition)
         self.answers_altered: list[int] = []
@@ -1850,6 +1863,7 @@ class Walk:
 
     def run(self) -> None:
         self._check_root()
+        self._keep_place()
         for record in self._records():
             if record.offset >= self.end or record.offset > self.tree.size + MAX_GAP:
                 self.report.invented += 1
@@ -1859,8 +1873,10 @@ class Walk:
                 self._find("C1", record.offset, f"expected offset {self.tree.size}, found an earlier one again")
             while self.tree.size < record.offset:
                 self._grow(EMPTY_LEAF)
+                self._keep_place()
             self._grow(leaf_hash(record.value or b""))
             self._entry(record)
+            self._keep_place()
         if self.bad is None and self.tree.size < self.end:
             self.bad = self.end
         if self.bad is not None:
@@ -1897,6 +1913,22 @@ class Walk:
                 yield record
         except Wrong as error:
             self._find("C1", None, error)
+
+    def _keep_place(self) -> None:
+        """At each size at which the digest of the views was sealed: this partition's line of it (`audit/cuts.py` of Aidtrail)."""
+        if self.tree.size not in self.sealed_views:
+            return
+        for name in self.changed:
+            donation = self.lives[name].donation
+            if donation is not None:
+                rows_sha256 = bytes.fromhex(donation_row(donation, self.partition)["rows_sha256"])
+                term = int.from_bytes(hashlib.shake_128(rows_sha256).digest(512), "big")
+                self.rows_sum += term - self.terms.get(name, 0)
+                self.terms[name] = term
+        self.changed.clear()
+        rows = sha256((self.rows_sum % 2**4096).to_bytes(512, "big")).hex()
+        fields = (self.partition, self.tree.size, self.tail.submitted_offset, self.tail.sha256.hex(), rows)
+        self.places[self.tree.size] = "\t".join(map(str, fields)) + "\n"
 
     def _say_what_differs(self, bad: int) -> None:
         """Where the leaves as they were sealed are at hand (they must give the signed root), each of them is compared."""
@@ -1959,6 +1991,7 @@ class Walk:
             return
         self.report.admitted += 1
         life = self.lives.setdefault(event.meta["donation_id"], Life())
+        self.changed.add(event.meta["donation_id"])
         for what in life.follow(event, entry.sha256, self.registry):
             self._find("C2", record.offset, f"{event.meta['donation_id']}: {what}")
 
@@ -2221,14 +2254,24 @@ def verify_export(source: Source, trust: Trust) -> Report:
     if source.view_ends is None:
         report.find("C3", "views", None, None, "expected the rows of the views, found none")
     source.last_submitted = trust.memory.submitted if trust.memory else ()
-    submitted = []
+    submitted, places = [], list[dict[int, str]]()
     for partition in range(max(sealed, source.partitions)):
-        walk = Walk(report, source, partition, seals.partition(partition), registry, schemas)
+        sealed_views = frozenset(
+            one.stands[partition][0] for one in seals.manifests if one.view is not None and partition < len(one.stands)
+        )
+        walk = Walk(report, source, partition, seals.partition(partition), registry, schemas, sealed_views)
         if walk.view_end > walk.end:
             report.find("C3", "views", partition, None, f"expected views of at most the {walk.end} sealed records, found {walk.view_end}")
         walk.run()
         report.views_behind += max(0, walk.end - walk.view_end)
+        places.append(walk.places)
         submitted.append(Stand(walk.submissions.tree.size, walk.submissions.tree.root))
+    for one in seals.manifests:
+        if one.view is not None:
+            report.views_sealed += 1
+            text = "".join(places[number].get(size, "") for number, (size, _) in enumerate(one.stands))
+            if sha256(f"aidtrail cut v1\n{text}".encode()) != one.view:
+                report.find("C3", "views", None, None, f"the digest that manifest {one.number} sealed is not that of the fold")
     if newest is not None:
         report.memory = Memory(newest.note, registry_stand, tuple(submitted))
     return report
@@ -2432,10 +2475,11 @@ def lines(report: Report, trust: Trust) -> Iterator[str]:
         if count > MAX_NAMED:
             yield f"{claim} fails: and {count - MAX_NAMED} more"
     seen = "none was seen before" if report.continues is None else f"it continues the one of size {report.continues} that was seen last"
+    behind = report.views_behind
     held = {
         "C1": f"{report.records} records, and those of recorded are as the checkpoint has them; {seen}",
         "C2": f"{report.admitted} admitted and {report.refused} refused entries, {report.void} void; chains, people, states and sums",
-        "C3": f"{report.rows} rows are the fold of the log; {report.views_behind} sealed records are younger than the views",
+        "C3": f"{report.rows} rows are the fold of the log, so were {report.views_sealed} sealed digests; {behind} records are younger",
         "C4": f"{report.rows} rows came from these {report.admitted} entries, which are in the log",
     }
     if report.kind == "bundle":
