@@ -13,13 +13,13 @@ from rich.console import Console
 from rich.text import Text
 
 import aidtrail.demo
-from aidtrail import codec, show
+from aidtrail import codec, logs, show
 from aidtrail.audit.rebuild import rebuild
 from aidtrail.cli import registry
 from aidtrail.cli.backends import Backends, backends
 from aidtrail.cli.donations import party_names, submitters
 from aidtrail.cli.ndjson import Line, read
-from aidtrail.cli.services import Running, log_to_stderr, makers
+from aidtrail.cli.services import Running, makers
 from aidtrail.cli.submit import said_of
 from aidtrail.config import Settings
 from aidtrail.demo.story import DONATION, Step, story
@@ -41,7 +41,7 @@ def demo(
     """Play a donation from pledge to receipt on the embedded server: who may do what, what is refused and why. About ten seconds."""
     home = home.absolute()
     _empty(home)
-    log_to_stderr("WARNING")
+    logs.to_stderr("WARNING")
     out = show.console()
     failures = 0
     settings = Settings(home=home, log=None, views=None, topic_prefix="donations", metrics_port=None)
