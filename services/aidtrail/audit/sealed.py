@@ -119,32 +119,26 @@ class Sealed:
         """Take what the topic has beyond. Returns how many of the manifests are in the topic: where they are fewer than `size`, it lost
         some, which have to be appended again. Raises SealError for every contradiction."""
         self.require_length(log.end_offsets(topics.recorded))
-        sizes = {number: tree.size for number, tree in enumerate(self.trees) if tree.size}
-        for number, found in last_leaves(log, topics.recorded, sizes).items():
-            if found != self.trees[number].last_leaf():
-                where = f"{topics.recorded} partition {number} offset {sizes[number] - 1}"
-                raise self.conflict(f"{where}: the log is not as it was sealed: another record stands there", self.last)
+        self._require_last_leaves(log, topics.recorded)
         end = log.end_offsets(topics.checkpoints)[0]
-        intact = self._is_intact(log, topics, end)
-        known, begin, expected = (self.size, self.manifest_end, iter(())) if intact else (0, 0, self.manifests_from(0))
-        size, awaited = self.size, next(expected, None)
         ahead: list[Signed] = []
+        size, known, begin, expected = self.size, 0, 0, self.manifests_from(0)
+        if self._is_intact(log, topics, end):
+            known, begin, expected = size, self.manifest_end, iter(())
+        awaited = next(expected, None)
         with closing(Leaves(log, topics.recorded, [tree.size for tree in self.trees])) as leaves:
             for record in records(log, topics.checkpoints, begin, end):
-                manifest = published(record, self.key)
-                if isinstance(manifest, Signed):
-                    self._take_checkpoint(manifest, ahead)
-                elif manifest is None:
-                    pass
-                elif known < size:
+                found = published(record, self.key)
+                if isinstance(found, Signed):
+                    self._take_checkpoint(found, ahead)
+                elif found is not None and known < size:  # one of those that the folder has
                     if record.value == awaited:
-                        known, awaited = known + 1, next(expected, None)
-                        self.manifest_end = record.offset + 1
-                    elif awaited is not None and manifest.index == known and manifest.previous == Manifest.parse(awaited).previous:
-                        raise self.conflict(f"topic and folder have two manifests {known}", manifest, Manifest.parse(awaited), self.last)
-                elif manifest.breaks(self.last) is None:
-                    self._take(manifest, leaves)
-                    self.add(manifest, record.offset)
+                        known, awaited, self.manifest_end = known + 1, next(expected, None), record.offset + 1
+                    elif awaited is not None and found.index == known and found.previous == Manifest.parse(awaited).previous:
+                        raise self.conflict(f"topic and folder have two manifests {known}", found, Manifest.parse(awaited), self.last)
+                elif found is not None and found.breaks(self.last) is None:
+                    self._take(found, leaves)
+                    self.add(found, record.offset)
                     known += 1
                 self.next_offset = record.offset + 1
         if (encoded := self.folder.read(CHECKPOINT)) is not None:
@@ -165,13 +159,20 @@ class Sealed:
                 found = f"found its end at {ends[number]}: records that were there are gone"
                 raise self.conflict(f"recorded partition {number}: expected {tree.size} records, {found}", self.last, self.newest)
 
+    def _require_last_leaves(self, log: Log, topic: str) -> None:
+        """Raises SealError unless the last record of each partition that was sealed is its last leaf."""
+        sizes = {number: tree.size for number, tree in enumerate(self.trees) if tree.size}
+        for number, found in last_leaves(log, topic, sizes).items():
+            if found != self.trees[number].last_leaf():
+                where = f"{topic} partition {number} offset {sizes[number] - 1}"
+                raise self.conflict(f"{where}: the log is not as it was sealed: another record stands there", self.last)
+
     def _is_intact(self, log: Log, topics: Topics, end: int) -> bool:
         """Whether the last manifest stands in the topic where it was."""
         if self.last is None or self.manifest_end > end:
             return False
-        return [record.value for record in records(log, topics.checkpoints, self.manifest_end - 1, self.manifest_end)] == [
-            self.last.encode()
-        ]
+        found = [record.value for record in records(log, topics.checkpoints, self.manifest_end - 1, self.manifest_end)]
+        return found == [self.last.encode()]
 
     def _take(self, manifest: Manifest, leaves: Leaves) -> None:
         """Let the trees grow to a manifest that comes next."""
