@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long bench dashboards lint format lock clean
+.PHONY: help setup demo test test-long bench observe dashboards lint format lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-11s %s\n", $$1, $$2}'
@@ -27,6 +27,9 @@ test-long: setup ## The tests that take minutes: processes killed, records forge
 
 bench: setup ## Measure speed, against a bare loop in the same run
 	$(BIN)/python -m tests.bench
+
+observe: setup ## Run everything under Prometheus and a load, ask every panel, draw the dashboards to build/observe
+	$(BIN)/python -m tests.observe
 
 dashboards: setup ## Generate the Grafana dashboards anew
 	$(BIN)/python deploy/grafana/generate.py

@@ -184,8 +184,12 @@ class Deployment:
         environment = self.environment(name)
         said = self.folder / f"{name}.err"
         instance = Instance(name, self.command(name), self.health(name, environment), environment, said)
-        self._instances.append(instance)
+        self.adopt(instance)
         return instance
+
+    def adopt(self, instance: Instance) -> None:
+        """One that was started otherwise, to be ended with the rest."""
+        self._instances.append(instance)
 
     def running(self) -> list[Instance]:
         return [instance for instance in self._instances if instance.process.poll() is None]
