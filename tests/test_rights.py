@@ -31,6 +31,7 @@ from kafka.errors import AuthorizationError, KafkaError
 from kafka.structs import OffsetAndMetadata
 
 from aidtrail import codec
+from aidtrail.audit.seal import Sealer
 from aidtrail.cli import doctor
 from aidtrail.cli.backends import backends
 from aidtrail.cli.services import TIMEKEEPER
@@ -46,6 +47,7 @@ from aidtrail.timekeeper import Timekeeper
 from aidtrail.topics import Topics
 from tests.acts import full_life, registry_events
 from tests.brokers import SecuredBroker, free_ports
+from tests.sealing import KEY
 from tests.test_tokens import jwk
 from tests.waiting import eventually
 
@@ -331,7 +333,7 @@ def test_the_pipeline_runs_with_a_principal_for_each_part(guarded: Guarded, data
                 environment = guarded.environment(role, **views, **_gateway(tmp_path))
                 running[role] = subprocess.Popen([AIDTRAIL, *command], env=environment, stderr=errors, text=True)
         for role, path in said.items():
-            assert eventually(lambda path=path: "running" in path.read_text(), 30), (role, path.read_text())
+            assert eventually(lambda path=path: "running" in path.read_text(), 90), (role, path.read_text())
         submitted = guarded.run("submit", str(file), role="producer", **views)
         replayed = guarded.run("audit", "replay", role="auditor")
     finally:
@@ -379,8 +381,16 @@ def test_every_part_asks_for_its_rights_when_it_starts(guarded: Guarded, databas
     def timekeeper(log: KafkaLog) -> object:
         return Timekeeper(log, topics, database_url, lambda seconds: None, actor=TIMEKEEPER)
 
+    def sealer(log: KafkaLog) -> object:
+        return Sealer(log, topics, KEY, tmp_path / "seal")
+
     # The sealer and the auditor read `recorded` as the projector does; its group is denied to them.
-    needs: dict[Callable[[KafkaLog], object], set[str]] = {ledger: set(), projector: {"sealer", "auditor"}, timekeeper: SUBMITTERS}
+    needs: dict[Callable[[KafkaLog], object], set[str]] = {
+        ledger: set(),
+        projector: {"sealer", "auditor"},
+        timekeeper: SUBMITTERS,
+        sealer: {"sealer"},
+    }
     tried = 0
     for make, fit in needs.items():
         for role in ("pledges", "status", "producer", "sealer", "registrar", "auditor", NOBODY):
@@ -391,6 +401,16 @@ def test_every_part_asks_for_its_rights_when_it_starts(guarded: Guarded, databas
                 log.close()
                 tried += 1
     print(f"{tried} starts under another part's principal, {tried} refused")
+
+
+def test_the_seal_is_made_under_its_own_principal(guarded: Guarded, tmp_path: Path) -> None:
+    log = guarded.log("sealer")
+    before = log.end_offsets(f"{PREFIX}.checkpoints")[0]
+    sealer = Sealer(log, Topics.of(PREFIX), KEY, tmp_path, seal_seconds=0.0)
+
+    assert eventually(lambda: sealer.turn() >= 0 and log.end_offsets(f"{PREFIX}.checkpoints")[0] >= before + 2)
+    sealer.close()
+    log.close()
 
 
 def test_another_parts_group_cannot_be_joined(guarded: Guarded) -> None:

@@ -34,7 +34,7 @@ from aidtrail.audit.sealed import CHECKPOINT, Sealed
 from aidtrail.audit.tiles import TiledTree
 from aidtrail.errors import AppendUnknownError, UnavailableError, UsageError
 from aidtrail.log import Appended, Appender, Draft, Log
-from aidtrail.topics import Topics
+from aidtrail.topics import Topics, require_write
 
 logger = logging.getLogger(__name__)
 
@@ -223,3 +223,4 @@ def _require_checkpoints(log: Log, topics: Topics) -> None:
         differences = [f"{topics.checkpoints}: expected one partition, found {log.partitions(topics.checkpoints)}; create it anew"]
     if differences:
         raise UnavailableError("; ".join(differences))
+    require_write(log, topics.checkpoints)
