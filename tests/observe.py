@@ -271,6 +271,7 @@ def observed(rules: Path = PROMETHEUS) -> Iterator[Observed]:
 def draw(name: str, told: dict[str, Told], file: Path) -> None:
     """A dashboard as a picture, each panel where Grafana puts it."""
     import matplotlib as mpl
+    import matplotlib.dates
 
     mpl.use("Agg")
     from matplotlib import pyplot
@@ -291,6 +292,7 @@ def draw(name: str, told: dict[str, Told], file: Path) -> None:
             axes.legend(fontsize=6, ncols=2, loc="upper left")
             axes.tick_params(labelsize=7)
             axes.xaxis.set_major_locator(pyplot.MaxNLocator(4))
+            axes.xaxis.set_major_formatter(mpl.dates.DateFormatter("%H:%M:%S"))
             axes.set_ylabel(panel["fieldConfig"]["defaults"]["unit"], fontsize=7)
         elif panel["type"] == "bargauge":
             axes.barh(list(shown.series), [points[-1][1] for points in shown.series.values()])
@@ -299,15 +301,22 @@ def draw(name: str, told: dict[str, Told], file: Path) -> None:
         elif panel["type"] == "stat":
             axes.axis("off")
             value = next(iter(shown.series.values()))[-1][1]
-            axes.text(0.5, 0.4, f"{value:,.4g}", fontsize=22, ha="center", va="center")
+            axes.text(
+                0.5,
+                0.4,
+                f"{value:,.4g} {panel['fieldConfig']['defaults']['unit']}".removesuffix(" short"),
+                fontsize=22,
+                ha="center",
+                va="center",
+            )
         else:
             axes.axis("off")
             cells = [[str(cell)[:26] for cell in row] for row in shown.rows[:9]]
             drawn = axes.table(cellText=cells, colLabels=shown.columns, loc="upper left", cellLoc="left", bbox=(0, 0, 1, 1))
             drawn.auto_set_font_size(False)
-            drawn.set_fontsize(6)
+            drawn.set_fontsize(7)
     file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=60)
+    figure.savefig(file, dpi=80)
     pyplot.close(figure)
 
 
@@ -326,11 +335,11 @@ def look(seen: Observed) -> int:
     return len(empty)
 
 
-def main() -> int:
+def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--donations", type=int, default=DONATIONS)
     parser.add_argument("--rate", type=float, default=40.0, help="submissions a second")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     with observed() as seen:
         count = seen.load(arguments.donations, arguments.rate)
         seen.forge()

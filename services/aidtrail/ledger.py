@@ -216,7 +216,9 @@ class Ledger:
             partition.max_accounts = share
         for number in sorted(owned - self._mine.keys()):
             self._take(number, share)
-        self._reader.assign({number: partition.next_submission for number, partition in self._mine.items()})
+        next_submissions = {number: partition.next_submission for number, partition in self._mine.items()}
+        self._reader.assign(next_submissions)
+        self._membership.commit(next_submissions)  # what another writer answered meanwhile is no lag
 
     def _append(self, ruled: Mapping[int, Sequence[Outcome]], spans: Spans) -> None:
         drafts = [outcome.draft for outcomes in ruled.values() for outcome in outcomes]
