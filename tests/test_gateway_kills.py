@@ -1,5 +1,5 @@
 """The gateway is killed (SIGKILL) again and again while it takes 200 requests a second, on real Kafka and PostgreSQL: what a client was
-told is true, and what he was not told he can find out. Counted.
+told is true, and what he was not told he can find out. The same when the broker stands still. Counted.
 """
 
 import asyncio
@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,11 +18,16 @@ from uuid import UUID
 import httpx
 import pytest
 
-from aidtrail import codec
+from aidtrail import codec, metrics
 from aidtrail.demo.story import story
 from aidtrail.domain.events import Event
 from aidtrail.gateway import local
-from tests.brokers import free_ports
+from aidtrail.gateway.app import create
+from aidtrail.gateway.state import Gateway
+from aidtrail.log.kafka import KafkaLog
+from tests.brokers import Broker, free_ports
+from tests.conftest import require_kafka
+from tests.serving import Served
 from tests.test_faults import Pipeline, total
 from tests.test_gateway import request_of
 from tests.waiting import eventually
@@ -260,3 +266,72 @@ def test_what_clients_were_told_is_true_although_the_gateway_is_killed(pipeline:
 @pytest.mark.timeout(900)
 def test_what_clients_were_told_is_true_although_the_gateway_is_killed_twenty_times(pipeline: Pipeline) -> None:
     kill_and_count(pipeline, 20)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("given_up", [False, True], ids=["for a moment", "until the append is given up"])
+def test_what_a_broker_that_stands_still_was_sent_is_unknown_and_found_out_later(database_url: str, tmp_path: Path, given_up: bool) -> None:
+    require_kafka()
+    opened: list[KafkaLog] = []
+    with ExitStack() as stack:
+        broker = stack.enter_context(Broker())
+        pipeline = Pipeline(broker.bootstrap, database_url, tmp_path, "still")
+        stack.callback(pipeline.log.close)
+        for name in ("ledger", "project"):
+            stack.enter_context(pipeline.process(name))
+
+        def open_log() -> KafkaLog:
+            opened.append(KafkaLog([broker.bootstrap], delivery_timeout_seconds=5 if given_up else 60))
+            return opened[-1]
+
+        stack.callback(lambda: [log.close() for log in opened])
+        shared = Gateway(open_log, pipeline.topics, database_url, local.local_verifier(tmp_path), acknowledge_seconds=2)
+        served = stack.enter_context(Served(create(shared, pipeline.topics)))
+        headers = {"Authorization": f"Bearer {local.issue(tmp_path, 'krcs-officer-1', hours=1, now=time.time())}"}
+        client = stack.enter_context(httpx.Client(base_url=served.url, headers=headers, timeout=60))
+        announcement = story(datetime.now(UTC))[0].event(1, datetime.now(UTC) - timedelta(hours=1))
+        before, *requests = (Request(number, announcement) for number in range(5))
+
+        def ask(request: Request) -> httpx.Response:
+            return client.post(request.path, json=request.body, headers=request.headers | WAIT)
+
+        def ask_all() -> list[httpx.Response]:
+            """The first on its way into the log when the others come."""
+            with ThreadPoolExecutor() as pool:
+                first = pool.submit(ask, requests[0])
+                assert eventually(lambda: first.done() or (shared.intake._under_way == 1 and not shared.intake._queue))
+                others = list(pool.map(ask, requests[1:]))
+                return [first.result(), *others]
+
+        assert eventually(lambda: ask(before).status_code == 201, 60), pipeline.said("project")
+        unknown_appends = metrics.APPENDS_UNKNOWN._value.get()
+        broker.freeze()
+        try:
+            answers = ask_all()
+            if given_up:
+                assert eventually(lambda: metrics.APPENDS_UNKNOWN._value.get() > unknown_appends, 30)
+                answers += ask_all()
+        finally:
+            broker.thaw()
+        assert eventually(lambda: ask(requests[0]).status_code == 201, 60)
+        wait_until_all_is_seen(pipeline)
+        in_log = submitted(pipeline)
+        told = client.get(answers[0].headers["location"])
+        after = [ask(request) for request in requests]
+        wait_until_all_is_seen(pipeline)
+        admitted = dict(pipeline.query("SELECT donation_id, count(*) FROM live.entries WHERE outcome = 'admitted' GROUP BY 1"))
+
+        assert [answer.status_code for answer in answers[:4]] == [504, 503, 503, 503]
+        assert {answer.status_code for answer in answers[4:]} <= {503, 504}
+        assert answers[4:] == [] or answers[4].status_code == 504  # what was unknown stays it
+        assert all(int(answer.headers["retry-after"]) > 0 for answer in answers)
+        assert told.json()["outcome"] == "admitted"
+        assert len(in_log[requests[0].donation_id]) <= (2 if given_up else 1)  # the client's second attempt
+        assert in_log.keys() == {before.donation_id, requests[0].donation_id}
+        assert {answer.status_code for answer in after} == {201}
+        assert admitted == {request.donation_id: 1 for request in (before, *requests)}
+        times = len(in_log[requests[0].donation_id])
+        print(
+            f"a broker that stood still {'until the append was given up' if given_up else 'for a moment'}: 1 told as unknown, found out "
+            f"later, {times} times in the log; 3 told that nothing was submitted, none in it; {pipeline.audited()}"
+        )
