@@ -18,11 +18,13 @@ import pytest
 from aidtrail.audit import note as notes
 from aidtrail.audit.cosigners import Cosigners
 from aidtrail.audit.folder import Folder
+from aidtrail.audit.keys import make_key
 from aidtrail.audit.merkle import EMPTY_ROOT, Tree, consistency_path, leaf_hash, node_hash
-from aidtrail.audit.note import COSIGNATURE, Checkpoint, Note, SignerKey, sign
+from aidtrail.audit.note import COSIGNATURE, ED25519, Checkpoint, Note, SignerKey, sign
 from aidtrail.audit.policy import Policy
 from aidtrail.audit.witness import MAX_BYTES, Answer, Request, Witness
 from aidtrail.audit.witness_server import WitnessServer
+from aidtrail.cli import seal as command
 from aidtrail.errors import UnavailableError, UsageError
 from aidtrail.log.memory import MemoryLog
 from tests.sealing import KEY, Fragile, Killed, Subject
@@ -416,3 +418,20 @@ def test_an_operator_who_rewrites_history_is_refused_by_every_witness(tmp_path: 
     assert subject.sealed_records() == sealed + 5
     subject.require_true()
     subject.require_files()
+
+
+@pytest.mark.parametrize(
+    ("log", "listen", "found"),
+    [
+        ("example.org+x", "127.0.0.1:0", "--log: verifier key: expected"),
+        (str(WITNESS.verifier), "127.0.0.1:0", "--log: expected the key of a log"),
+        (str(LOG.verifier), "8090", "--listen: expected host:port, found 8090"),
+        (str(LOG.verifier), "127.0.0.1:65536", "--listen: expected host:port"),
+        (str(LOG.verifier), "127.0.0.1:0", "expected the secret key of a witness"),
+    ],
+)
+def test_a_witness_that_is_told_nonsense_says_so(tmp_path: Path, log: str, listen: str, found: str) -> None:
+    file = tmp_path / "key"
+    make_key("log.example", ED25519, file)
+    with pytest.raises(UsageError, match=re.escape(found)):
+        command.witness(file, [log], tmp_path / "witness", listen)

@@ -42,8 +42,8 @@ def witness(
     """Cosign a log's checkpoints, over HTTP (C2SP tlog-witness), as long as each one's tree begins with that of the one before.
 
     For those who do not trust the operator: the ministry, the donor, the auditor, each with a machine and a key of its own. It needs
-    neither the log nor the views. Proves, to whom checks the cosignature: this witness was never shown, and has not cosigned, another
-    history.
+    neither the log nor the views. Proves, to whom checks cosignatures: all that this witness cosigned of a log is one history. Does not
+    prove that the log's operator signed no other: only that this witness kept its name off it, and kept it as evidence if it saw it.
     """
     settings = config.load()
     to_stderr(settings.log_level)
