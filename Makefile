@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long bench observe dashboards lint format lock clean
+.PHONY: help setup demo test test-long bench observe drill dashboards lint format lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-11s %s\n", $$1, $$2}'
@@ -30,6 +30,9 @@ bench: setup ## Measure speed, against a bare loop in the same run
 
 observe: setup ## Run everything under Prometheus and a load, ask every panel, draw the dashboards to build/observe
 	$(BIN)/python -m tests.observe
+
+drill: setup ## Make each alert fire by its real cause, and end when that is undone; takes about ten minutes
+	$(BIN)/python -m tests.drill
 
 dashboards: setup ## Generate the Grafana dashboards anew
 	$(BIN)/python deploy/grafana/generate.py

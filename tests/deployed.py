@@ -85,26 +85,26 @@ class Instance:
         self.name = name
         self.url = "http://" + environment["AIDTRAIL_LISTEN"]
         self.metrics_address = f"127.0.0.1:{environment['AIDTRAIL_METRICS_PORT']}"
-        self._health, self._environment, self._said = health, environment, said
+        self.health, self.environment, self.said_in = health, environment, said
         with open(said, "ab") as errors:
             self.process = subprocess.Popen(
                 command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors, start_new_session=True
             )
 
     def said(self) -> str:
-        return self._said.read_text(encoding="utf-8")
+        return self.said_in.read_text(encoding="utf-8")
 
     def wait_until_healthy(self) -> "Instance":
         """What its health command asks for is asked from here while it starts; in the end the command itself must agree."""
         assert eventually(self._answers, HEALTHY_SECONDS), self.said()
-        done = subprocess.run(self._health, env=self._environment, capture_output=True, text=True, timeout=30, check=False)
+        done = subprocess.run(self.health, env=self.environment, capture_output=True, text=True, timeout=30, check=False)
         assert done.returncode == 0, done.stdout + self.said()
         return self
 
     def _answers(self) -> bool:
         assert self.process.poll() is None, self.said()
         try:
-            return httpx.get(self._health[-1], timeout=5).status_code == 200
+            return httpx.get(self.health[-1], timeout=5).status_code == 200
         except httpx.TransportError:
             return False
 

@@ -25,7 +25,7 @@ import yaml
 from aidtrail import codec
 from aidtrail.demo.story import story
 from aidtrail.domain.events import ApprovalDecided, Event
-from aidtrail.log import Draft
+from aidtrail.log import Draft, Log
 from aidtrail.log.kafka import KafkaLog
 from aidtrail.producer import Producer
 from aidtrail.topics import Topics
@@ -136,8 +136,8 @@ class Prometheus:
 class Observed:
     """The deployment, what is done to it, and what is seen of it."""
 
-    def __init__(self, deployment: Deployment, rules: Path = PROMETHEUS) -> None:
-        self.deployment = deployment
+    def __init__(self, deployment: Deployment, server: Server, rules: Path = PROMETHEUS) -> None:
+        self.deployment, self.server = deployment, server
         self.views = deployment.views
         self.log = KafkaLog(deployment.bootstrap.split(","))
         self.start = time.time()
@@ -158,7 +158,7 @@ class Observed:
         made.adopt(instance)
         return instance
 
-    def load(self, donations: int, a_second: float, prefix: str = "KRCS-LOAD") -> int:
+    def load(self, donations: int, a_second: float, prefix: str = "KRCS-LOAD", log: Log | None = None) -> int:
         """The story for so many donations, each up to a step of its own, and people who look meanwhile; how many were submitted."""
         now = datetime.now(UTC)
         steps = list(enumerate(story(now), start=1))
@@ -169,7 +169,7 @@ class Observed:
             if number <= (donation * 7) % (len(steps) + 1)
         ]
         gateway = next(instance for instance in self.deployment.running() if instance.name == "gateway")
-        with Producer(self.log, TOPICS) as producer, self.deployment.client(gateway.url, "krcs-officer-1") as client:
+        with Producer(log or self.log, TOPICS) as producer, self.deployment.client(gateway.url, "krcs-officer-1") as client:
             due = time.monotonic()
             for first in range(0, len(events), BATCH):
                 producer.submit(events[first : first + BATCH])
@@ -187,9 +187,9 @@ class Observed:
             appender.append([Draft(topic, partition, b"KRCS-LOAD-0002", b"forged")])
         appender.close()
 
-    def audit(self) -> None:
-        """A replay, which leaves a note, and a rebuild with a fold that is not the projector's: the parked donation must differ."""
-        for words in (["audit", "replay", "--note"], ["audit", "rebuild"]):
+    def audit(self, *kinds: str) -> None:
+        """A replay, which leaves a note, or a rebuild; its fold is not the projector's, so the parked donation must differ."""
+        for words in (["audit", "replay", "--note"] if kind == "replay" else ["audit", kind] for kind in kinds):
             command = [str(Path(sys.executable).parent / "aidtrail"), *words]
             done = subprocess.run(
                 command, env=self.deployment.environment("projector"), capture_output=True, text=True, timeout=300, check=False
@@ -263,7 +263,7 @@ def observed(rules: Path = PROMETHEUS) -> Iterator[Observed]:
         broker, server = stack.enter_context(Broker()), stack.enter_context(Server())
         deployment = Deployment(broker.bootstrap, server.create_database(), folder, "donations")
         stack.callback(deployment.close)
-        seen = Observed(deployment, rules)
+        seen = Observed(deployment, server, rules)
         stack.callback(seen.close)
         yield seen
 
@@ -344,7 +344,7 @@ def main(words: list[str] | None = None) -> int:
         count = seen.load(arguments.donations, arguments.rate)
         seen.forge()
         assert eventually(seen.is_projected, 60)
-        seen.audit()
+        seen.audit("replay", "rebuild")
         print(f"{count} submissions of {arguments.donations} donations, 2 forged records, all in the views")
         assert eventually(lambda: seen.money()[0] == seen.money()[1], 60), seen.money()
         print(f"{len(seen.money()[0])} sums of money, equal in the views and in Prometheus")
