@@ -244,7 +244,7 @@ def test_any_list_says_the_same_in_each_format(service: Service, path: str) -> N
         service.post(event, **{"Idempotency-Key": f"{event.type}-1014"})
     sep = "&" if "?" in path else "?"
     with service.client("krcs-auditor") as client:
-        said = client.get(f"{path}{sep}limit=1000").json()
+        said = client.get(path if "history" in path else f"{path}{sep}limit=1000").json()
         rows = said.get("items", said.get("entries"))
         ndjson = [json.loads(line) for line in client.get(f"{path}{sep}format=ndjson").text.splitlines()]
         lines = list(csv.DictReader(io.StringIO(client.get(f"{path}{sep}format=csv").text)))
@@ -318,6 +318,18 @@ def test_bad_bodies_are_told_and_never_repeated(service: Service, content: bytes
     assert answer.json()["status"] == status
     assert "zq17" not in answer.text
     assert service.pipeline.log.end_offsets(TOPICS.submitted) == before
+
+
+@pytest.mark.parametrize(
+    "path", ["donations?parti=KRCS", "donations?limit=1&zq17=1", "entries?format=csv&Limit=1", "me?x", "approvals?states="]
+)
+def test_a_parameter_that_a_path_does_not_have_is_no_filter_and_told(service: Service, path: str) -> None:
+    with service.client("krcs-officer") as client:
+        answer = client.get(f"/v1/{path}")
+        submitted = client.post("/v1/donations/KRCS-2026-1012/pledge/confirmation?wait=10", json={})
+
+    assert (answer.status_code, answer.json()["where"]) == (submitted.status_code, submitted.json()["where"]) == (422, "query")
+    assert "zq17" not in answer.text
 
 
 def test_every_problem_has_a_page(service: Service) -> None:

@@ -114,7 +114,7 @@ _STREAMED = {
 _READING = (problems.Unauthenticated, problems.NotFound, problems.Malformed, problems.HeadersTooLarge, problems.ViewsUnavailable)
 _PROBLEMS = {
     "getSubmission": (*_READING, problems.LogUnavailable),
-    "getMe": (problems.Unauthenticated, problems.HeadersTooLarge),
+    "getMe": (problems.Unauthenticated, problems.Malformed, problems.HeadersTooLarge),
 }
 _SUBMITTING = (
     problems.Unauthenticated, problems.NotPermitted, problems.NotFound, problems.TooSlow, problems.Refused, problems.TooLarge,

@@ -44,7 +44,7 @@ Format = Annotated[Literal["json", "ndjson", "csv"], Query(description="ndjson a
 _FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 _APPROVALS = r"^[0-9]{1,18}~[A-Z0-9][A-Z0-9-]{2,63}~[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$"
 
-router = APIRouter(prefix="/v1", tags=["status"])
+router = APIRouter(prefix="/v1", tags=["status"], dependencies=[Depends(state.known_query)])
 
 
 @router.get("/me", operation_id="getMe")

@@ -199,3 +199,11 @@ async def person(request: Request) -> Person:
     """Who asks."""
     found: Gateway = request.app.state.gateway
     return await found.person(request.headers.get("authorization"))
+
+
+def known_query(request: Request) -> None:
+    """Raises Malformed for a parameter that the path does not have: one that was passed over in silence would be a filter that does not
+    filter."""
+    known = {field.alias for field in request.scope["route"].dependant.query_params}
+    if not request.query_params.keys() <= known:
+        raise problems.Malformed(where="query", expected=f"no parameters but {', '.join(sorted(known))}" if known else "no parameters")

@@ -36,7 +36,7 @@ Caller = Annotated[Person, Depends(state.person)]
 
 def router(service: str) -> APIRouter:
     """The routes of one service."""
-    found = APIRouter(prefix="/v1/donations/{donation_id}", tags=[service])
+    found = APIRouter(prefix="/v1/donations/{donation_id}", tags=[service], dependencies=[Depends(state.known_query)])
     for route in ROUTES:
         if route.service == service:
             _add(found, route)
