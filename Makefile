@@ -38,14 +38,14 @@ dashboards: setup ## Generate the Grafana dashboards anew
 	$(BIN)/python deploy/grafana/generate.py
 
 lint: setup ## ruff, mypy --strict, import-linter
-	$(BIN)/ruff check services tests
-	$(BIN)/ruff format --check services tests
+	$(BIN)/ruff check services tests deploy
+	$(BIN)/ruff format --check services tests deploy
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
 format: setup ## Let ruff format and sort
-	$(BIN)/ruff check --fix services tests
-	$(BIN)/ruff format services tests
+	$(BIN)/ruff check --fix services tests deploy
+	$(BIN)/ruff format services tests deploy
 
 lock: ## Pin the packages of pyproject.toml anew (needs uv)
 	uv pip compile pyproject.toml --extra test --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
