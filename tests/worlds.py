@@ -332,7 +332,7 @@ class Notebook:
 def _lives(chance: random.Random) -> list[list[e.Event]]:
     """The events of some donations: lawful ones, disorderly ones, an observed one, one that changes its currency."""
     lives: list[list[e.Event]] = []
-    for number in range(1, 7):
+    for number in range(1, 5):
         start = START + timedelta(hours=chance.randrange(48))
         life = list(full_life(f"KRCS-2026-{number:04d}", start))
         lives.append(life[: chance.randrange(3, len(life) + 1)] if number < 3 else _disorderly(life, chance))
