@@ -21,6 +21,7 @@ from tests.worlds import KEY, PARTITIONS, SEALS, TRUSTED, Held, Record, World, j
 SEED = int(os.environ.get("AIDTRAIL_SEED", "20260105"))
 TRIALS, MANY = 50, 1000
 WORLDS = 4
+FIRST_VISITS = 4
 VISIT = 3
 """The auditor was there when so many of the SEALS were made."""
 
@@ -378,13 +379,12 @@ def _try_rewriting(kind: Callable[[Held, random.Random, World], Tampered], world
         report = verifier.verify_export(tampered.held, world.trust(VISIT))
         if report.exit_code != verifier.EXIT["C1"] or report.conflict is None:
             missed.append((trial, report.line(), report.findings[:2]))
-        if trial < 10:
+        if trial < FIRST_VISITS:
             first_visits += "C1" not in verifier.verify_export(tampered.held, world.trust()).failing
-    print(
-        f"{kind.__name__}: {trials} trials, missed {len(missed)}; of 10 auditors without a checkpoint {first_visits} see nothing amiss (C1)"
-    )
+    told = f"{first_visits} of {FIRST_VISITS} auditors without a checkpoint see nothing amiss (C1)"
+    print(f"{kind.__name__}: {trials} trials, missed {len(missed)}; {told}")
     assert missed == []
-    assert first_visits == min(10, trials)
+    assert first_visits == FIRST_VISITS
 
 
 def _try_nothing(worlds: list[World], trials: int) -> None:
