@@ -429,6 +429,7 @@ def test_a_value_that_is_changed_on_disk_under_a_stopped_broker_is_found_when_it
     require_kafka()
     with Broker() as broker:
         subject = Sealed(postgres_server.create_database(), tmp_path / "sealed", KafkaLog(broker.addresses))
+        subject.pipeline.close()
         found = 0
         for trial in range(5):
             chance = random.Random(f"{SEED}/disk/{trial}")
@@ -443,11 +444,11 @@ def test_a_value_that_is_changed_on_disk_under_a_stopped_broker_is_found_when_it
             broker.stop()
             path.write_bytes(bytes(altered))
             broker.start()
-            report = verifier.verify(subject.export(tmp_path / f"export-{trial}"), TRUST)
+            with closing(KafkaLog(broker.addresses)) as subject.log:
+                report = verifier.verify(subject.export(tmp_path / f"export-{trial}"), TRUST)
             found += report.exit_code == 11 and report.first is not None and report.first[2:4] == (number, record.offset)
             broker.stop()
             path.write_bytes(original)
             broker.start()
-        subject.pipeline.close()
     print(f"on disk under a stopped broker: 5 trials, found and named {found}")
     assert found == 5

@@ -1920,7 +1920,7 @@ class Walk:
             return
         for name in self.changed:
             donation = self.lives[name].donation
-            if donation is not None:
+            if donation is not None and not self.lives[name].fails:
                 rows_sha256 = bytes.fromhex(donation_row(donation, self.partition)["rows_sha256"])
                 term = int.from_bytes(hashlib.shake_128(rows_sha256).digest(512), "big")
                 self.rows_sum += term - self.terms.get(name, 0)
@@ -2312,7 +2312,19 @@ def take_registered(registry: Registry, record: Record, schemas: Schemas) -> Non
 
 
 def verify_bundle(bundle: Mapping[str, Any], trust: Trust) -> Report:
-    """One donation: its entries are in the log, follow one another by the rules, and give these figures."""
+    """One donation: its entries are in the log, follow one another by the rules, and give these figures. A bundle is a JSON object:
+
+        "format", "donation_id", "key"   what it is, whose, and the key that the operator states
+        "checkpoint"                     the signed note
+        "manifest": {"text", "path"}     that the checkpoint covers, and the Merkle path from it to the checkpoint's root
+        "consistency": {"from", "path"}  may be missing: that the checkpoint continues the one of size "from"
+        "entries"                        records as in an export, each with the "path" from its value to its partition's root
+        "registry"                       the records about the parties, actors and mechanisms that the entries name, and the last one
+        "schemas"                        by id, as text
+        "views"                          rows of donations, amounts and approvals
+
+    Hashes of a path are in base64, the sibling of the leaf first.
+    """
     report = Report("bundle")
     try:
         _verify_bundle(report, bundle, trust)
