@@ -22,7 +22,7 @@ from tests.deployed import Deployment, Instance
 from tests.waiting import eventually
 
 PER_SECOND = 200
-TICKS = 50
+TICKS = 20
 HTTP_EVERY = 10
 """One submission in so many goes over HTTP, where there are two gateways; the others are appended, as a service with the library does."""
 VISIBLE_SECONDS = 60.0
@@ -105,6 +105,7 @@ class Load:
         self._stop = threading.Event()
         self._errors: list[BaseException] = []
         appended = PER_SECOND - PER_SECOND // HTTP_EVERY if self._urls else PER_SECOND
+        assert appended % TICKS == 0  # else it would be fewer a second than is said
         self._threads = [threading.Thread(target=self._noting, args=(self._append, appended // TICKS))]
         if self._urls:
             self._threads.append(threading.Thread(target=self._noting, args=(self._post, PER_SECOND // HTTP_EVERY)))
