@@ -45,7 +45,7 @@ def test_with_the_right_credentials_topics_are_created_and_services_run(settings
     created, checked = run(settings, "topics", "create", "--partitions", "2"), run(settings, "topics", "check")
     assert (created.returncode, created.stderr) == (0, "")
     assert (checked.returncode, checked.stderr) == (0, "")
-    assert created.stdout.count(": created") == 3
+    assert created.stdout.count(": created") == 4
     assert "as required, 2 partitions" in checked.stdout
 
     for service in ("ledger", "project"):

@@ -1,6 +1,7 @@
 """Rules, alerts and runbooks of deploy/, checked with its own tools: each alert fires on one series and stays silent on another."""
 
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,6 @@ import yaml
 
 from aidtrail.cli import app
 from tests.test_metrics import NAMES
-from tests.test_readme import require
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "deploy" / "prometheus"
@@ -32,7 +32,8 @@ RECORDED = {rule["record"] for rule in rules("rules.yml")}
 
 
 def tool(*command: str) -> None:
-    require(command[0])
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"{command[0]} is not on the PATH")
     done = subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
