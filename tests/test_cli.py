@@ -15,9 +15,12 @@ from pathlib import Path
 from typing import IO, Any
 
 import pytest
+from typer.testing import CliRunner
 
 from aidtrail import codec, contract
+from aidtrail.cli import app
 from aidtrail.demo.story import DONATION, story
+from tests.documented import all_commands
 from tests.test_fts import flow
 
 AIDTRAIL = Path(sys.executable).parent / "aidtrail"
@@ -405,10 +408,15 @@ def test_a_folder_that_is_no_contract_is_wrong_usage(tmp_path: Path) -> None:
     _one_line(run(tmp_path / "home", "schemas", "check", "--folder", str(tmp_path)), 2)
 
 
-def test_help_is_there_for_every_command(tmp_path: Path) -> None:
-    commands = "up ledger project timekeeper serve token submit status history list doctor demo topics rights schemas"
-    for command in commands.split():
-        assert run(tmp_path, command, "--help").returncode == 0
+def test_help_is_there_for_every_command() -> None:
+    commands = list(all_commands())
+
+    assert len(commands) > 30
+    for words in commands:
+        shown = CliRunner().invoke(app, [*words, "--help"])
+        assert shown.exit_code == 0, words
+        assert "Usage: " in shown.output
+    print(f"{len(commands)} commands, each with its help")
 
 
 # --- stopping -----------------------------------------------------------------------------------------------------------------------

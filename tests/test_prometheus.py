@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 import yaml
 
-from aidtrail.cli import app
+from tests.documented import command_of
 from tests.test_metrics import NAMES
 
 ROOT = Path(__file__).parent.parent
@@ -101,15 +100,7 @@ def test_the_commands_of_the_runbooks_exist() -> None:
 
     assert len(commands) > 20
     for words in commands:
-        command: Any = typer.main.get_command(app)
-        for word in words.split():
-            if word.startswith("--"):
-                assert word in [option for parameter in command.params for option in parameter.opts], words
-            elif hasattr(command, "commands"):
-                assert word in command.commands, words
-                command = command.commands[word]
-            else:
-                assert word in ("ID", "BUILD"), words
+        command_of(words)
     print(f"{len(commands)} commands in {len(ALERTS)} runbooks: all exist")
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from aidtrail.config import Settings
 from tests.brokers import free_ports
+from tests.documented import command_of
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -58,8 +59,7 @@ def test_every_command_that_is_named_exists() -> None:
 
     assert commands
     for command in commands:
-        done = _aidtrail(command.split(), Path.cwd(), {})
-        assert done.returncode == 0, f"{command}: {done.stderr}"
+        command_of(command)
 
 
 def test_the_commands_of_use_it_run_as_they_stand(tmp_path: Path) -> None:
@@ -183,11 +183,6 @@ def _run(script: str, folder: Path, settings: dict[str, str]) -> str:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
-
-
-def _aidtrail(words: list[str], folder: Path, settings: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    command = [str(BIN / "aidtrail"), *words, "--help"]
-    return subprocess.run(command, env=_environment(folder, settings), capture_output=True, text=True, timeout=60, check=False)
 
 
 def _environment(folder: Path, settings: dict[str, str]) -> dict[str, str]:
