@@ -18,6 +18,23 @@ Four claims, each with an exit code of its own; the lowest that fails counts:
 What it cannot show: that a person did what his account did; that the registry is true; with the key in the hands of somebody who rewrites
 history, anything at all about what you saw no checkpoint of and no witness signed. A bundle cannot show that nothing came after it.
 It checks chains, people, sums and states; that every single rule was kept is `aidtrail audit replay`.
+
+It is long because it is one file, and says again in its own words what Aidtrail says elsewhere: two writings that agree are the point. Each
+part, between lines of dashes, rests on those before it, and may be read without those after it:
+
+    Merkle trees                     roots, inclusion, consistency (RFC 6962, RFC 9162)
+    notes, checkpoints, keys         signatures of the log and of witnesses, and how many of these a policy asks for
+    Avro                             bytes to values, as strictly as the ledger reads them
+    records and entries              what counts, and what is void
+    the registry                     who may act in which role
+    a donation: the fold             events to state
+    people and states                what must be so before an event
+    sums                             what must hold of every state
+    the rows of the views            state to the figures that are shown
+    what was found                   findings, the report, the checkpoint that you keep
+    one partition, an export         every record of a log, in order
+    a bundle                         one donation
+    the command
 """
 
 from __future__ import annotations
