@@ -34,6 +34,8 @@ REQUEST_SECONDS = 10
 COORDINATOR_SECONDS = 5.0
 METADATA_SECONDS = 2.0
 MEMBERSHIP_POLL_MS = 100
+FETCH_WAIT_MS = 100
+"""How long a broker holds a fetch for which it has nothing yet. A reader that is assigned elsewhere waits out the one that is under way."""
 STALL_SECONDS = 60
 EMPTY_SECONDS = 5.0
 CLOSE_SECONDS = 2
@@ -282,6 +284,7 @@ class KafkaReader:
         self._consumer = KafkaConsumer(
             **connection,
             group_id=None,
+            fetch_max_wait_ms=FETCH_WAIT_MS,
             enable_auto_commit=False,
             auto_offset_reset="none",  # an offset that is gone is an error, not a reason to read something else
             check_crcs=True,
