@@ -268,6 +268,17 @@ def observed(rules: Path = PROMETHEUS) -> Iterator[Observed]:
         yield seen
 
 
+UNITS = {"short": "", "reqps": "a second", "wps": "a second"}
+"""Grafana's names of units in words; what is not here is said as it is."""
+
+
+def with_unit(value: float, unit: str) -> str:
+    """A single figure as a person reads it: no powers of ten."""
+    if unit == "percentunit":
+        return f"{value:.2%}"
+    return f"{value:,.0f} {UNITS.get(unit, unit)}".rstrip() if value >= 1000 else f"{value:,.4g} {UNITS.get(unit, unit)}".rstrip()
+
+
 def draw(name: str, told: dict[str, Told], file: Path) -> None:
     """A dashboard as a picture, each panel where Grafana puts it."""
     import matplotlib as mpl
@@ -293,22 +304,17 @@ def draw(name: str, told: dict[str, Told], file: Path) -> None:
             axes.tick_params(labelsize=7)
             axes.xaxis.set_major_locator(pyplot.MaxNLocator(4))
             axes.xaxis.set_major_formatter(mpl.dates.DateFormatter("%H:%M:%S"))
-            axes.set_ylabel(panel["fieldConfig"]["defaults"]["unit"], fontsize=7)
+            axes.set_ylabel(UNITS.get(unit := panel["fieldConfig"]["defaults"]["unit"], unit), fontsize=7)
+            axes.yaxis.set_major_formatter("{x:,.10g}")
         elif panel["type"] == "bargauge":
             axes.barh(list(shown.series), [points[-1][1] for points in shown.series.values()])
             axes.invert_yaxis()
+            axes.xaxis.set_major_formatter("{x:,.10g}")
             axes.tick_params(labelsize=8)
         elif panel["type"] == "stat":
             axes.axis("off")
             value = next(iter(shown.series.values()))[-1][1]
-            axes.text(
-                0.5,
-                0.4,
-                f"{value:,.4g} {panel['fieldConfig']['defaults']['unit']}".removesuffix(" short"),
-                fontsize=22,
-                ha="center",
-                va="center",
-            )
+            axes.text(0.5, 0.4, with_unit(value, panel["fieldConfig"]["defaults"]["unit"]), fontsize=22, ha="center", va="center")
         else:
             axes.axis("off")
             cells = [[str(cell)[:26] for cell in row] for row in shown.rows[:9]]
