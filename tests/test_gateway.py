@@ -153,19 +153,6 @@ def test_who_acts_is_what_the_token_says_and_never_the_body(service: Service) ->
         assert client.post(path, json={**body, "role": "approver"}).status_code == 422
 
 
-def test_what_is_absent_and_what_is_forbidden_look_alike(service: Service) -> None:
-    service.post(Acts("KRCS-2026-1008", NOW).announced())
-    with service.client("bank-adapter") as client:
-        for path in ("", "/history"):
-            hidden, absent = client.get(f"/v1/donations/KRCS-2026-1008{path}"), client.get(f"/v1/donations/KRCS-2026-9999{path}")
-            assert hidden.status_code == absent.status_code == 404
-            assert hidden.json() == absent.json()
-        assert "KRCS-2026-1008" not in client.get("/v1/donations?limit=1000").text
-        assert "KRCS-2026-1008" not in client.get("/v1/entries?limit=1000").text
-    with service.client("krcs-auditor") as client:
-        assert client.get("/v1/donations/KRCS-2026-1008").status_code == 200
-
-
 def test_a_bank_that_reports_on_a_payment_is_not_shown_the_donation(service: Service) -> None:
     a = Acts("KRCS-2026-1013", NOW)
     for event in (a.announced(), a.confirmed(), *a.approval(), a.instructed(), a.released()):
