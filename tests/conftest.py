@@ -91,3 +91,13 @@ _numbers = itertools.count(1)
 def topic() -> str:
     """A name that no other test of this run uses; a topic of it is the test's to create."""
     return f"topic-{next(_numbers)}"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What the tests that passed counted: the last line that each printed."""
+    printed = {report.nodeid: report.capstdout.split("\n") for report in terminalreporter.getreports("passed") if report.when == "call"}
+    counted = {nodeid: said[-1] for nodeid, lines in printed.items() if (said := [line for line in lines if line.strip()])}
+    if counted:
+        terminalreporter.section("counted")
+    for nodeid, line in sorted(counted.items()):
+        terminalreporter.write_line(f"{nodeid.partition('::')[2]}: {line}")

@@ -13,15 +13,16 @@ from aidtrail.audit.checkpoints import Signed, opened, published, records
 from aidtrail.audit.folder import Disk
 from aidtrail.audit.manifest import Manifest
 from aidtrail.audit.merkle import leaf_hash, root
-from aidtrail.audit.note import Note, SignerKey
+from aidtrail.audit.note import Note
 from aidtrail.audit.seal import Sealer
 from aidtrail.audit.sealed import CHECKPOINT
 from aidtrail.audit.tiles import TiledTree, tile_path, unbundled
 from aidtrail.log import Appended, Draft, Log
 from aidtrail.topics import Topics
+from tests.signers import signer
 
 PARTITIONS = 3
-KEY = SignerKey.generate("aidtrail.example/log")
+KEY = signer("aidtrail.example/log")
 
 
 class Unsynced(Disk):

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 from aidtrail.audit import verifier
 from aidtrail.audit.evidence import export, prove
-from aidtrail.audit.note import Checkpoint, Note, SignerKey, sign
+from aidtrail.audit.note import Checkpoint, Note, sign
 from aidtrail.audit.seal import Sealer
 from aidtrail.errors import UnavailableError, UsageError
 from aidtrail.log import Draft, Log, partition_of
@@ -33,10 +33,11 @@ from tests.acts import Acts, full_life, money
 from tests.brokers import Broker
 from tests.conftest import require_kafka
 from tests.pipeline import TOPICS, Pipeline
+from tests.signers import signer
 
 SEED = int(os.environ.get("AIDTRAIL_SEED", "20260105"))
 SQL, SEGMENTS, BUNDLES = 15, 100, 100
-KEY = SignerKey.generate("aidtrail.example/log")
+KEY = signer("aidtrail.example/log")
 TRUST = verifier.Trust(verifier.Key.parse(str(KEY.verifier)))
 LIFE, AMENDED = "KRCS-2026-0001", "KRCS-2026-0002"
 NOW = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=2)

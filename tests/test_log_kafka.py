@@ -2,13 +2,16 @@
 
 import gc
 import logging
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from threading import Thread
+from unittest.mock import Mock
 
 import pytest
-from kafka import KafkaAdminClient
+from kafka import KafkaAdminClient, KafkaProducer
+from kafka.errors import KafkaTimeoutError
 
 from aidtrail.errors import AppendUnknownError, UnavailableError, UsageError
 from aidtrail.log import Draft, kafka
@@ -219,6 +222,22 @@ def test_an_append_that_a_hanging_broker_does_not_acknowledge_is_unknown_and_the
     assert values in ([b"before", b"after"], [b"before", b"unknown", b"after"])
     for part in (reader, second, another, log):
         part.close()
+
+
+def test_a_producer_that_cannot_be_emptied_is_closed_all_the_same(kafka_broker: str, topic: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = KafkaLog([kafka_broker])
+    log.create_topic(topic, 1)
+    threads = set(threading.enumerate())
+    appender = log.appender()
+    appender.append([Draft(topic, 0, b"D-1", b"before")])
+    monkeypatch.setattr(KafkaProducer, "flush", Mock(side_effect=KafkaTimeoutError("the broker does not answer")))
+
+    appender.close()
+    del appender
+    gc.collect()  # pytest makes an error of what is raised here
+
+    assert eventually(lambda: set(threading.enumerate()) <= threads)
+    log.close()
 
 
 def test_kafkas_loggers_repeat_nothing_within_half_a_minute(kafka_broker: str, caplog: pytest.LogCaptureFixture) -> None:

@@ -29,6 +29,7 @@ from aidtrail.log import partition_of
 from aidtrail.ruling import EPOCH
 from tests import test_domain_machine as machine
 from tests.acts import full_life, money, registry_events
+from tests.signers import signer
 from tests.worlds import KEY, PARTITIONS, SCHEMAS, TRUSTED, Record, World, judged, projected, rewrite, saved, sealed
 
 FILE = Path(verifier.__file__)
@@ -428,7 +429,7 @@ def test_a_quorum_of_witnesses_is_required_where_the_policy_says_so(tmp_path: Pa
     assert verifier.main(["--policy", str(policy), str(tmp_path)]) == 2
 
 
-W = [str(SignerKey.generate(f"{name}.example/witness", COSIGNATURE).verifier) for name in "abc"]
+W = [str(signer(f"{name}.example/witness", COSIGNATURE).verifier) for name in "abc"]
 WITNESSES = f"witness a {W[0]}\nwitness b {W[1]} https://b.example/\nwitness c {W[2]}\n"
 
 

@@ -28,12 +28,13 @@ from aidtrail.cli import seal as command
 from aidtrail.errors import UnavailableError, UsageError
 from aidtrail.log.memory import MemoryLog
 from tests.sealing import KEY, Fragile, Killed, Subject
+from tests.signers import signer
 from tests.waiting import eventually
 
 ORIGIN = "log.example/aid"
-LOG = SignerKey.generate(ORIGIN)
-OTHER = SignerKey.generate(ORIGIN)
-WITNESS = SignerKey.generate("witness.example/w1", COSIGNATURE)
+LOG = signer(ORIGIN)
+OTHER = signer(ORIGIN, holder="somebody else")
+WITNESS = signer("witness.example/w1", COSIGNATURE)
 NOW = 1_760_000_000
 
 
@@ -216,7 +217,7 @@ def test_killed_at_every_step_it_cosigned_nothing_that_it_forgets(tmp_path: Path
 
 # --- policies ------------------------------------------------------------------------------------------------------------------------
 
-KEYS = {name: SignerKey.generate(f"{name}.example/w", COSIGNATURE) for name in ("ministry", "donor", "auditor")}
+KEYS = {name: signer(f"{name}.example/w", COSIGNATURE) for name in ("ministry", "donor", "auditor")}
 
 
 def policy(rule: str, urls: dict[str, str] | None = None) -> Policy:

@@ -36,12 +36,13 @@ from aidtrail.views import shapes
 from aidtrail.views.digest import to_bytes
 from aidtrail.views.writer import COLUMNS, KEYS, Batch, Claim, Writer
 from tests.acts import START, Acts, full_life, money, registry_events
+from tests.signers import signer
 
 PARTITIONS = 3
 AMOUNTS = {name for name, kind in COLUMNS["amounts"].items() if kind == "numeric"}
 SEALS = 6
 TOPICS = Topics.of("donations")
-KEY = SignerKey.generate("aidtrail.example/log")
+KEY = signer("aidtrail.example/log")
 SCHEMAS = {entry.id: (contract.FOLDER / entry.path).read_bytes() for entry in contract.published().values()}
 
 Record = verifier.Record

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from enum import Enum
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID, SafeUUID
 
 from pydantic import BaseModel
@@ -24,11 +24,15 @@ from aidtrail.errors import ContractError, UndecodableError
 Decoder = Callable[[bytes, int], tuple[Any, int]]
 """decode(message, start) -> (values by field name or an object, position of the marked field or 0). Reads from `start` to the last byte."""
 
+Model = TypeVar("Model", bound=BaseModel)
+
 _INT, _LONG = 2**31, 2**63
 
 
 def long(number: int) -> bytes:
     """An int or long: zig-zag, then seven bits a byte, the lowest first. Requires -2**63 <= number < 2**63."""
+    if 0 <= number < 64:
+        return _ONE_BYTE[number]
     rest = (number << 1) ^ (number >> 63)
     out = bytearray()
     while rest > 127:
@@ -36,6 +40,9 @@ def long(number: int) -> bytes:
         rest >>= 7
     out.append(rest)
     return bytes(out)
+
+
+_ONE_BYTE = [bytes((number << 1,)) for number in range(64)]
 
 
 def compile_decoder(writer: Any, known: Any, mark: str, classes: Mapping[str, type[BaseModel] | type[Enum]] | None = None) -> Decoder:
@@ -117,8 +124,10 @@ class _Source:
         values = "{" + ", ".join(items) + "}"
         if self.classes is None:
             return values
+        model = self.classes[schema["name"]]
+        assert issubclass(model, BaseModel)
         name, build = self.fresh(), f"build_{schema['name']}"
-        self.constants[build] = _builder(self.classes[schema["name"]])
+        self.constants[build] = builder(model)
         self.line(f"{name} = {build}({values})")
         return name
 
@@ -233,16 +242,15 @@ class _Source:
         self.line("    n >>= 1")
 
 
-def _builder(model: type[BaseModel] | type[Enum]) -> Callable[[dict[str, Any]], object]:
+def builder(model: type[Model]) -> Callable[[dict[str, Any]], Model]:
     """Makes an instance of a model of the values given, which must be right, and of the defaults of those that are not. Does what
     `model_construct` does for a model without aliases, private attributes and extra values, in a quarter of the time."""
-    assert issubclass(model, BaseModel)
     defaults = {name: field.default for name, field in model.model_fields.items() if not field.is_required()}
     names = set(model.model_fields)
     new = object.__new__
     put_values, put_names, put_extra, put_private = (BaseModel.__dict__[slot].__set__ for slot in BaseModel.__slots__)
 
-    def build(values: dict[str, Any]) -> object:
+    def build(values: dict[str, Any]) -> Model:
         made = new(model)
         put_values(made, values if len(values) == len(names) else defaults | values)
         put_names(made, names)

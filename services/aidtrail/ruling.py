@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from aidtrail import codec
+from aidtrail import avro, codec
 from aidtrail.chain import NO_HEAD, Head, Tail
 from aidtrail.domain.donation import Donation
 from aidtrail.domain.events import DONATION_ID, Actor, Event, LedgerStamp, Meta, Source, SubmissionRefused
@@ -23,6 +23,8 @@ NO_DONATION = "UNDECODABLE"
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _IS_DONATION_ID = re.compile(DONATION_ID).fullmatch
+_stamp = avro.builder(LedgerStamp)
+"""Of the ledger's own values: to validate them takes as long as to decode a submission."""
 
 
 @dataclass(slots=True)
@@ -85,14 +87,16 @@ def rule(account: Account, record: Record, tail: Tail, clock: int, registry: Reg
             refusal = Refusal("cannot_be_folded", "an event that the fold can read", str(error)[:200])
 
     version = head.version if admitted is None else head.version + 1
-    stamp = LedgerStamp(
-        version=version,
-        submitted_offset=record.offset,
-        previous_outcome_sha256=tail.sha256,
-        recorded_at=now,
-        previous_sha256=head.sha256,
-        registry_offset=registry.offset,
-        rules=RULES_VERSION,
+    stamp = _stamp(
+        {
+            "version": version,
+            "submitted_offset": record.offset,
+            "previous_outcome_sha256": tail.sha256,
+            "recorded_at": now,
+            "previous_sha256": head.sha256,
+            "registry_offset": registry.offset,
+            "rules": RULES_VERSION,
+        }
     )
     donation_id = donation_of(record)
     if admitted is not None:

@@ -57,4 +57,6 @@ def create(shared: Gateway | None, topics: Topics, services: Sequence[str] = SER
         return app.openapi_schema
 
     app.openapi = described  # type: ignore[method-assign]
+    for route in app.routes:  # FastAPI makes what a router holds at the first request that passes it: now, and not while somebody waits
+        route.matches({"type": "http", "method": "GET", "path": "/", "root_path": "", "headers": []})
     return app

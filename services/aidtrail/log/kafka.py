@@ -271,8 +271,11 @@ class KafkaAppender:
 
     def close(self) -> None:
         self._usable = False
-        with suppress(Exception):  # a producer that failed says so again
+        try:
             self._producer.close(CLOSE_SECONDS)
+        except Exception:  # it still waits for a broker, and 3.0.12 would leave its thread at work, and complain once more when collected
+            self._producer._sender.force_close()
+            self._producer._closed = True
 
 
 class KafkaReader:
