@@ -53,6 +53,10 @@ def say(text: str) -> None:
     sys.stdout.write(f"\n{text}\n")
 
 
+def signed(event: Event, signature: bytes) -> Event:
+    return event.model_copy(update={"meta": event.meta.model_copy(update={"signature": signature})})
+
+
 def stamped(event: Event, stamp: LedgerStamp | None) -> Event:
     return event.model_copy(update={"meta": event.meta.model_copy(update={"ledger": stamp})})
 
@@ -96,6 +100,14 @@ def test_a_stamp_is_spliced_into_the_bytes_as_if_the_entry_had_been_encoded(even
     assert codec.encode(codec.decode(entry)) == entry
     assert codec.unstamped(entry, codec.read(entry)[1], STAMP) == submission
     assert codec.read(entry)[1] == codec.read(submission)[1] == codec.read_recorded(entry)[1]
+
+
+@pytest.mark.parametrize("event_type", DONATION_EVENTS)
+def test_a_signature_is_taken_out_as_if_the_submission_had_been_encoded_without_it(event_type: str) -> None:
+    event = stamped(EXAMPLES[event_type], None)
+    submission = codec.encode(signed(event, bytes(range(1, 65))))
+
+    assert codec.unsigned(submission, codec.read(submission)[1]) == codec.encode(event)
 
 
 def test_the_first_stamp_and_the_widest_one_are_spliced_in_as_well() -> None:
@@ -162,7 +174,9 @@ def values(annotation: Any, metadata: list[Any]) -> st.SearchStrategy[Any]:
     if annotation is AwareDatetime:
         zones = st.integers(-14 * 60, 14 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))
         return st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30), timezones=zones)  # noqa: DTZ001 -- the strategy adds the zone
-    plain: dict[object, st.SearchStrategy[Any]] = {bytes: st.binary(min_size=32, max_size=32), UUID: st.uuids(), date: st.dates()}
+    if annotation is bytes:
+        return st.binary(min_size=limits["max_length"], max_size=limits["max_length"])
+    plain: dict[object, st.SearchStrategy[Any]] = {UUID: st.uuids(), date: st.dates(), bool: st.booleans()}
     return plain[annotation]
 
 
@@ -212,6 +226,7 @@ def pieces() -> dict[str, bytes]:
         "causation_id": b"\x02" + text("019a28d4-6700-71de-ae3e-4b59c440ee31"),
         "correlation_id": b"\x00",
         "evidence": b"\x00",
+        "signature": b"\x02" + bytes(range(64)),
         "ledger": b"\x02",
         "version": long(6),
         "submitted_offset": long(1287),
@@ -274,6 +289,7 @@ BAD_PIECES: dict[str, tuple[str, bytes]] = {
     "a time before the year 1": ("occurred_on", long(-62_135_596_800_000_001)),
     "a time in milliseconds after the year 9999": ("recorded_at", long(2**63 - 1)),
     "a hash cut short": ("previous_sha256", bytes(31)),
+    "a signature cut short": ("signature", b"\x02" + bytes(range(1, 64))),
     "a byte after the end": ("reason", b"\x00\x00"),
     "a second record after the end": ("reason", b"\x02" + text("x") + b"".join(pieces().values())[5:]),
     "no last byte": ("reason", b""),
@@ -753,6 +769,7 @@ REFUSED_JSON: dict[str, tuple[str | bytes, str, str, str]] = {
     "a number for a time": (json_with(meta__occurred_on=1761621600), "meta.occurred_on", "valid datetime", "1761621600"),
     "a hash of 31 bytes": (json_with(meta__evidence=evidence("00" * 31)), "meta.evidence.0.sha256", "64 hexadecimal digits", "000"),
     "a hash that is not hexadecimal": (json_with(meta__evidence=evidence("zz" * 32)), "meta.evidence.0.sha256", "hexadecimal", "zzz..."),
+    "a signature of 63 bytes": (json_with(meta__signature="00" * 63), "meta.signature", "128 hexadecimal digits", "000"),
     "an object for a list": (json_with(amounts={}), "amounts", "array", "{}"),
 }
 

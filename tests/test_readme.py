@@ -95,6 +95,18 @@ def test_the_commands_of_over_http_run_as_they_stand(tmp_path: Path) -> None:
     ]
 
 
+def test_the_commands_of_sign_run_as_they_stand(tmp_path: Path) -> None:
+    """The pledge is admitted signed; another, without a signature, is refused then."""
+    (sign,) = blocks("Sign")
+    unsigned = "sed 's/cb87/cb88/; s/0042/0044/' pledge.ndjson > other.ndjson\naidtrail submit other.ndjson || [ $? -eq 1 ]\n"
+
+    said = _run(f"{_files()}\naidtrail up &\naidtrail registry load registry.ndjson\n{sign}{unsigned}aidtrail registry show", tmp_path, {})
+
+    assert "KRCS-2025-0042 PledgeAnnounced: admitted, version 1" in said
+    assert "KRCS-2025-0044 PledgeAnnounced: REFUSED submission_is_signed_where_required: expected a signature, which KRCS requires" in said
+    assert re.search(r"krcs-officer-1 +KRCS +officer +[0-9a-f]{16}\.\.\.", said)
+
+
 def test_the_commands_of_seal_run_as_they_stand(tmp_path: Path) -> None:
     require("curl")
     seal, witness = blocks("Seal")

@@ -255,6 +255,15 @@ def stamped(a: Acts, s: Situation) -> Situation:
     return replace(s, event=_with_meta(s.event, ledger=stamp))
 
 
+def signed_by_somebody(a: Acts, s: Situation) -> Situation:
+    return replace(s, event=_with_meta(s.event, signature=bytes(64)))
+
+
+def signatures_required(a: Acts, s: Situation) -> Situation:
+    parties = {name: replace(party, signatures_required=True) for name, party in s.registry.parties.items()}
+    return replace(s, registry=replace(s.registry, parties=parties))
+
+
 def as_auditor(a: Acts, s: Situation) -> Situation:
     actor = s.event.meta.actor
     s = enrolment_with(roles=frozenset({actor.role, "auditor"}))(a, s)
@@ -291,6 +300,8 @@ BROKEN: dict[str, Break | dict[type[e.Event], Break]] = {
     "actor_is_not_retired": enrolment_with(retired=True),
     "actor_acts_for_own_party": enrolment_with(party_id="ELSEWHERE"),
     "actor_holds_the_role": enrolment_with(roles=frozenset({"auditor"})),
+    "signature_is_the_actors": signed_by_somebody,
+    "submission_is_signed_where_required": signatures_required,
     "role_fits_the_event": as_auditor,
     "role_is_reporter": as_auditor,
     # the donation

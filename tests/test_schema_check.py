@@ -13,11 +13,18 @@ import pytest
 from fastapi import Request, Response
 from starlette.types import Receive, Scope, Send
 
-from aidtrail import schema_check
+from aidtrail import contract, schema_check
 from aidtrail.errors import UnavailableError, UsageError
+from aidtrail.subjects import subjects
 from aidtrail.topics import Topics
 from tests.serving import Served
-from tests.test_schema_registry import ANNOUNCED, CONTENT_TYPE, OPTIONAL_FIELD, SCHEMA, TOPICS, application, as_others_write_it
+from tests.test_schema_registry import CONTENT_TYPE, TOPICS, application, as_others_write_it
+
+DEFINED = "donations.registry-org.aidtrail.MechanismDefined"
+"""A subject of one version."""
+SCHEMA = contract.latest("MechanismDefined").schema
+ID = contract.latest("MechanismDefined").id
+OPTIONAL_FIELD = {**SCHEMA, "fields": [*SCHEMA["fields"], {"name": "note", "type": ["null", "string"], "default": None}]}
 
 
 class SomebodysRegistry:
@@ -68,7 +75,7 @@ def test_a_registry_that_says_what_we_say_has_no_differences_and_is_only_asked(s
 
 def test_schemas_that_the_registry_writes_otherwise_are_the_same(somebodys: tuple[SomebodysRegistry, str]) -> None:
     registry, url = somebodys
-    registry.has(ANNOUNCED, (25, as_others_write_it(SCHEMA)))
+    registry.has(DEFINED, (ID, as_others_write_it(SCHEMA)))
 
     assert schema_check.differences(url, TOPICS) == []
 
@@ -79,17 +86,17 @@ SCALE_2 = json.loads(json.dumps(SCHEMA).replace('"scale": 4', '"scale": 2'))
 @pytest.mark.parametrize(
     ("versions", "kinds", "words"),
     [
-        ([], ["missing"], "expected schemas/published/PledgeAnnounced.v1.avsc with id 25, found no such subject"),
-        ([(7, SCHEMA)], ["different"], "expected id 25 for schemas/published/PledgeAnnounced.v1.avsc, found id 7 in version 1"),
-        ([(25, OPTIONAL_FIELD)], ["different"], "found in version 1, id 25, another, which is compatible"),
-        ([(25, SCALE_2)], ["incompatible"], "another: record.amounts[].amount: expected scale 4 as before, found 2"),
-        ([(25, {"type": "record"})], ["incompatible"], "found in version 1, id 25, no Avro schema that stands alone"),
-        ([(25, SCHEMA), (99, OPTIONAL_FIELD)], ["different"], "expected only versions that this release has published, found in version 2"),
-        ([(98, SCALE_2), (25, SCHEMA)], ["incompatible"], "expected only versions that this release has published, found in version 1"),
+        ([], ["missing"], f"expected schemas/published/MechanismDefined.v1.avsc with id {ID}, found no such subject"),
+        ([(7, SCHEMA)], ["different"], f"expected id {ID} for schemas/published/MechanismDefined.v1.avsc, found id 7 in version 1"),
+        ([(ID, OPTIONAL_FIELD)], ["different"], f"found in version 1, id {ID}, another, which is compatible"),
+        ([(ID, SCALE_2)], ["incompatible"], "another: record.thresholds[].at_least.amount: expected scale 4 as before, found 2"),
+        ([(ID, {"type": "record"})], ["incompatible"], f"found in version 1, id {ID}, no Avro schema that stands alone"),
+        ([(ID, SCHEMA), (99, OPTIONAL_FIELD)], ["different"], "expected only versions that this release has published, found in version 2"),
+        ([(98, SCALE_2), (ID, SCHEMA)], ["incompatible"], "expected only versions that this release has published, found in version 1"),
         (
             [(99, OPTIONAL_FIELD)],
             ["missing", "different"],
-            "expected schemas/published/PledgeAnnounced.v1.avsc with id 25, found no such schema",
+            f"expected schemas/published/MechanismDefined.v1.avsc with id {ID}, found no such schema",
         ),
     ],
 )
@@ -98,32 +105,33 @@ def test_what_a_registry_says_otherwise_is_named(
 ) -> None:
     registry, url = somebodys
     if versions:
-        registry.has(ANNOUNCED, *versions)
+        registry.has(DEFINED, *versions)
     else:
-        registry.answers[f"/registry/subjects/{ANNOUNCED}/versions"] = (404, {"error_code": 40401, "message": "Subject not found."})
+        registry.answers[f"/registry/subjects/{DEFINED}/versions"] = (404, {"error_code": 40401, "message": "Subject not found."})
 
     found = schema_check.differences(url, TOPICS)
 
-    assert [(finding.kind, finding.subject) for finding in found] == [(kind, ANNOUNCED) for kind in kinds]
+    assert [(finding.kind, finding.subject) for finding in found] == [(kind, DEFINED) for kind in kinds]
     assert words in str(found[0])
 
 
 def test_a_registry_that_lets_incompatible_schemas_in_is_named(somebodys: tuple[SomebodysRegistry, str]) -> None:
     registry, url = somebodys
-    registry.answers[f"/registry/config/{ANNOUNCED}"] = (404, {"error_code": 40408, "message": "Nothing set for this subject."})
+    registry.answers[f"/registry/config/{DEFINED}"] = (404, {"error_code": 40408, "message": "Nothing set for this subject."})
 
     assert schema_check.differences(url, TOPICS) == []
 
     registry.answers["/registry/config"] = (200, {"compatibilityLevel": "BACKWARD"})
     assert [str(finding) for finding in schema_check.differences(url, TOPICS)] == [
-        f"different: {ANNOUNCED}: expected compatibility FULL_TRANSITIVE, found 'BACKWARD'"
+        f"different: {DEFINED}: expected compatibility FULL_TRANSITIVE, found 'BACKWARD'"
     ]
 
 
 def test_a_registry_of_other_topics_lacks_every_subject(somebodys: tuple[SomebodysRegistry, str]) -> None:
     found = schema_check.differences(somebodys[1], Topics.of("other"))
 
-    assert [finding.kind for finding in found] == ["missing"] * 58
+    assert len({finding.subject for finding in found}) == 58
+    assert [finding.kind for finding in found] == ["missing"] * sum(map(len, subjects(Topics.of("other")).values()))
 
 
 @pytest.mark.parametrize(
@@ -143,7 +151,7 @@ def test_what_is_no_registrys_answer_is_told_from_a_missing_schema(
     somebodys: tuple[SomebodysRegistry, str], status: int, said: object, words: str
 ) -> None:
     registry, url = somebodys
-    registry.answers[f"/registry/subjects/{ANNOUNCED}/versions"] = (status, said)
+    registry.answers[f"/registry/subjects/{DEFINED}/versions"] = (status, said)
 
     with pytest.raises(UnavailableError, match=re.escape(words)):
         schema_check.differences(url, TOPICS)
@@ -155,7 +163,7 @@ def test_a_name_and_a_password_are_sent_and_never_told(somebodys: tuple[Somebody
     assert schema_check.differences(url.replace("//", "//reader:s%40cret@"), TOPICS) == []
     assert registry.credentials == {"Basic " + base64.b64encode(b"reader:s@cret").decode()}
 
-    registry.answers[f"/registry/subjects/{ANNOUNCED}/versions"] = (403, b"")
+    registry.answers[f"/registry/subjects/{DEFINED}/versions"] = (403, b"")
     with pytest.raises(UnavailableError) as refused:
         schema_check.differences(url.replace("//", "//reader:s%40cret@"), TOPICS)
     assert "cret" not in str(refused.value)
@@ -190,7 +198,7 @@ def test_the_command_ends_with_0_1_2_or_3_and_names_what_differs(somebodys: tupl
     registry, url = somebodys
 
     same = checked(url)
-    registry.has(ANNOUNCED, (7, SCHEMA))
+    registry.has(DEFINED, (7, SCHEMA))
     different = checked(url)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # and nobody listens
@@ -199,7 +207,7 @@ def test_the_command_ends_with_0_1_2_or_3_and_names_what_differs(somebodys: tupl
 
     assert (same.returncode, same.stdout.splitlines()[-1]) == (0, "58 subjects of the registry: as the contract says")
     assert (different.returncode, different.stderr) == (1, "")
-    assert f"different: {ANNOUNCED}: expected id 25" in different.stdout
+    assert f"different: {DEFINED}: expected id {ID}" in different.stdout
     assert (away.returncode, len(away.stderr.splitlines())) == (3, 1)
     assert "cannot be reached" in away.stderr
     assert (nowhere.returncode, len(nowhere.stderr.splitlines())) == (2, 1)

@@ -36,6 +36,7 @@ from tests.serving import Served
 TOPICS = Topics.of("donations")
 ANNOUNCED = "donations.recorded-org.aidtrail.PledgeAnnounced"
 SCHEMA = contract.latest("PledgeAnnounced").schema
+FIRST = contract.published()[25].schema
 CONTENT_TYPE = "application/vnd.schemaregistry.v1+json"
 PARTITIONS = 3
 
@@ -115,13 +116,16 @@ def test_subjects_can_be_narrowed_down(http: httpx.Client, query: dict[str, str]
     assert len(said(http.get("/subjects", params=query))) == count
 
 
-@pytest.mark.parametrize("version", ["1", "latest", "-1"])
-def test_a_version_says_subject_number_id_and_schema(http: httpx.Client, version: str) -> None:
+@pytest.mark.parametrize(
+    ("version", "number", "schema_id", "schema"),
+    [("1", 1, 25, FIRST), ("2", 2, 54, SCHEMA), ("latest", 2, 54, SCHEMA), ("-1", 2, 54, SCHEMA)],
+)
+def test_a_version_says_subject_number_id_and_schema(http: httpx.Client, version: str, number: int, schema_id: int, schema: Any) -> None:
     found = said(http.get(f"/subjects/{ANNOUNCED}/versions/{version}"))
 
-    assert {**found, "schema": json.loads(found["schema"])} == {"subject": ANNOUNCED, "version": 1, "id": 25, "schema": SCHEMA}
-    assert said(http.get(f"/subjects/{ANNOUNCED}/versions/{version}/schema")) == SCHEMA
-    assert said(http.get(f"/subjects/{ANNOUNCED}/versions")) == [1]
+    assert {**found, "schema": json.loads(found["schema"])} == {"subject": ANNOUNCED, "version": number, "id": schema_id, "schema": schema}
+    assert said(http.get(f"/subjects/{ANNOUNCED}/versions/{version}/schema")) == schema
+    assert said(http.get(f"/subjects/{ANNOUNCED}/versions")) == [1, 2]
 
 
 def test_each_schema_is_had_by_the_id_that_stands_in_records(http: httpx.Client) -> None:
@@ -164,11 +168,12 @@ def as_others_write_it(schema: Any, around: str | None = None) -> Any:
     return written
 
 
-@pytest.mark.parametrize("schema", [SCHEMA, as_others_write_it(SCHEMA)], ids=["as it is published", "as others write it"])
-def test_a_schema_is_looked_up_under_its_subject(http: httpx.Client, schema: object) -> None:
-    found = said(http.post(f"/subjects/{ANNOUNCED}", json=asked(schema)))
+@pytest.mark.parametrize(("number", "schema_id", "schema"), [(1, 25, FIRST), (2, 54, SCHEMA)])
+def test_a_schema_is_looked_up_under_its_subject(http: httpx.Client, number: int, schema_id: int, schema: Any) -> None:
+    for written in (schema, as_others_write_it(schema)):
+        found = said(http.post(f"/subjects/{ANNOUNCED}", json=asked(written)))
 
-    assert (found["subject"], found["version"], found["id"]) == (ANNOUNCED, 1, 25)
+        assert (found["subject"], found["version"], found["id"]) == (ANNOUNCED, number, schema_id)
 
 
 def with_field(**field: object) -> Any:
@@ -214,17 +219,17 @@ def test_compatibility_is_that_of_the_contract(http: httpx.Client, schema: objec
         ("POST", "/subjects/other", asked(SCHEMA), 404, 40401),
         ("POST", "/compatibility/subjects/other/versions", asked(SCHEMA), 404, 40401),
         ("POST", "/compatibility/subjects/other/versions/1", asked(SCHEMA), 404, 40401),
-        ("GET", f"/subjects/{ANNOUNCED}/versions/2", None, 404, 40402),
+        ("GET", f"/subjects/{ANNOUNCED}/versions/3", None, 404, 40402),
         ("GET", f"/subjects/{ANNOUNCED}/versions/2147483647/schema", None, 404, 40402),
-        ("POST", f"/compatibility/subjects/{ANNOUNCED}/versions/2", asked(SCHEMA), 404, 40402),
-        ("GET", "/schemas/ids/33", None, 404, 40403),
+        ("POST", f"/compatibility/subjects/{ANNOUNCED}/versions/3", asked(SCHEMA), 404, 40402),
+        ("GET", "/schemas/ids/62", None, 404, 40403),
         ("GET", "/schemas/ids/0", None, 404, 40403),
         ("GET", "/schemas/ids/-1", None, 404, 40403),
         ("GET", "/schemas/ids/²", None, 404, 40403),
         ("GET", f"/schemas/ids/{'9' * 5000}", None, 404, 40403),
-        ("GET", "/schemas/ids/33/schema", None, 404, 40403),
-        ("GET", "/schemas/ids/33/versions", None, 404, 40403),
-        ("GET", "/schemas/ids/33/subjects", None, 404, 40403),
+        ("GET", "/schemas/ids/62/schema", None, 404, 40403),
+        ("GET", "/schemas/ids/62/versions", None, 404, 40403),
+        ("GET", "/schemas/ids/62/subjects", None, 404, 40403),
         ("POST", f"/subjects/{ANNOUNCED}", asked(OPTIONAL_FIELD), 404, 40403),
         ("POST", f"/subjects/{ANNOUNCED}", asked(contract.latest("PledgeConfirmed").schema), 404, 40403),
         ("GET", f"/subjects/{ANNOUNCED}/versions/0", None, 422, 42202),
@@ -278,7 +283,7 @@ def test_text_that_is_no_json_is_refused_in_the_same_form(http: httpx.Client) ->
 
 def test_nothing_that_was_asked_changed_anything(http: httpx.Client) -> None:
     assert len(said(http.get("/subjects"))) == 58
-    assert said(http.get(f"/subjects/{ANNOUNCED}/versions")) == [1]
+    assert said(http.get(f"/subjects/{ANNOUNCED}/versions")) == [1, 2]
     assert said(http.get("/config")) == {"compatibilityLevel": "FULL_TRANSITIVE"}
 
 
@@ -288,14 +293,14 @@ def test_nothing_that_was_asked_changed_anything(http: httpx.Client) -> None:
 def test_confluents_client_finds_its_way(confluent: SchemaRegistryClient) -> None:
     registered = confluent.get_latest_version(ANNOUNCED)
 
-    assert (registered.subject, registered.version, registered.schema_id) == (ANNOUNCED, 1, 25)
+    assert (registered.subject, registered.version, registered.schema_id) == (ANNOUNCED, 2, 54)
     assert len(confluent.get_subjects()) == 58
-    assert confluent.get_versions(ANNOUNCED) == [1]
+    assert confluent.get_versions(ANNOUNCED) == [1, 2]
     assert confluent.get_subjects_by_schema_id(31) == ["donations.recorded-org.aidtrail.SubmissionRefused"]
     assert confluent.get_schema_types() == ["AVRO"]
     assert confluent.get_compatibility() == confluent.get_compatibility(ANNOUNCED) == "FULL_TRANSITIVE"
     assert confluent.get_global_mode() == confluent.get_mode(ANNOUNCED) == "READONLY"
-    assert confluent.lookup_schema(ANNOUNCED, registered.schema).schema_id == 25
+    assert confluent.lookup_schema(ANNOUNCED, registered.schema).schema_id == 54
     assert confluent.test_compatibility(ANNOUNCED, registered.schema)
     assert confluent.test_compatibility_all_versions(ANNOUNCED, registered.schema)
     for forbidden in (

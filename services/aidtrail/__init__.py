@@ -4,6 +4,7 @@
     gateway         over HTTP: who asks (`tokens`), what he may do (`domain.authority`), and what became of it
     client          in Python: asks the gateway, tries again what is safe, and says what is known
     producer        in Python: a service validates an event, `codec` writes its bytes, `log` appends them to `submitted`
+      signatures      what an actor signs, and whether a signature is his; his secret key is a file of `keys`
     log             kafka, postgres or memory: three backends, one set of promises
     ledger          reads `submitted`, rules, appends one outcome for each submission to `recorded`
       ruling          decode, ask `domain.rules.check`, stamp: a pure function

@@ -2,7 +2,7 @@
 
 One fact has one encoding: decoding refuses everything that encoding would not have written (`avro.compile_decoder`), so that a hash
 over bytes is a hash over the fact. An entry is its submission's own bytes with the ledger's stamp spliced in where the submission says
-null; nothing is encoded again, and `unstamped` gives back what the producer wrote, bit by bit.
+null; nothing is encoded again, and `unstamped` gives back what the producer wrote, bit by bit. `unsigned` does the same for a signature.
 """
 
 import hashlib
@@ -27,6 +27,9 @@ MAGIC = b"\x00"
 HEADER_BYTES = 5
 MAX_VALUE_BYTES = 256 * 1024
 """Far above any event (a few hundred bytes; a route of 100 legs has 10 KB), far below what would let one record exhaust memory."""
+
+SIGNATURE_BYTES = 64
+"""Of Ed25519 (RFC 8032). One byte before it says that it is there."""
 
 GENESIS = bytes(32)
 """`previous_sha256` of a donation's first event, `previous_outcome_sha256` of a partition's first outcome."""
@@ -75,6 +78,12 @@ def stamped(submission: bytes, ledger_at: int, stamp: LedgerStamp) -> bytes:
 def unstamped(entry: bytes, ledger_at: int, stamp: LedgerStamp) -> bytes:
     """The submission that an entry was made of: the inverse of `stamped`. Requires that `read(entry)` gave `ledger_at` and `stamp`."""
     return entry[:ledger_at] + b"\x00" + entry[ledger_at + len(_stamp(stamp)) :]
+
+
+def unsigned(submission: bytes, ledger_at: int) -> bytes:
+    """What the actor signed: a signed submission with null in the place of his signature, which ends where `meta.ledger` begins. Requires
+    that `read(submission)` gave `ledger_at` and an event with a signature."""
+    return submission[: ledger_at - SIGNATURE_BYTES - 1] + b"\x00" + submission[ledger_at:]
 
 
 def submission_sha256(entry: bytes) -> bytes:

@@ -175,14 +175,19 @@ def models_and_schemas_agree(folder: Path) -> Iterator[str]:
 
 
 def meta_is_first_and_ledger_its_last(folder: Path) -> Iterator[str]:
-    """The ledger splices its stamp in where the submission says null: at a place that must be found in every event alike."""
+    """The ledger splices its stamp in where the submission says null: at a place that must be found in every event alike. The signature is
+    found by it, just before."""
     for entry in contract.read_published(folder).values():
         if entry.event in DONATION_EVENTS:
             first = entry.schema["fields"][0]
             if first["name"] != "meta":
                 yield _finding(entry.path, "meta as the first field", first["name"])
-            elif (last := first["type"]["fields"][-1]["name"]) != "ledger":
-                yield _finding(entry.path, "ledger as the last field of Meta", last)
+                continue
+            names = [field["name"] for field in first["type"]["fields"]]
+            if names[-1] != "ledger":
+                yield _finding(entry.path, "ledger as the last field of Meta", names[-1])
+            elif "signature" in names[:-2]:
+                yield _finding(entry.path, "signature as the field of Meta before ledger", names[-2])
 
 
 # --- versions -----------------------------------------------------------------------------------------------------------------------

@@ -11,10 +11,13 @@ from itertools import islice
 from types import TracebackType
 from typing import Self
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from aidtrail import codec, metrics, tracing
 from aidtrail.domain.events import Event, RegistryEvent
 from aidtrail.errors import AidtrailError
 from aidtrail.log import Appended, Appender, Draft, Log, partition_of
+from aidtrail.signatures import sign
 from aidtrail.topics import Topics
 
 MAX_IN_FLIGHT = 1000
@@ -22,11 +25,14 @@ MAX_IN_FLIGHT = 1000
 
 
 class Producer:
-    """Validates, encodes and appends events. One thread at a time. Memory is bounded by MAX_IN_FLIGHT events, whatever is passed in."""
+    """Validates, encodes and appends events. One thread at a time. Memory is bounded by MAX_IN_FLIGHT events, whatever is passed in.
 
-    def __init__(self, log: Log, topics: Topics) -> None:
+    With `key`, the secret key of the actor (`keys.read_actor_key`), it signs each event that is not signed yet."""
+
+    def __init__(self, log: Log, topics: Topics, key: Ed25519PrivateKey | None = None) -> None:
         self._log = log
         self._topics = topics
+        self._key = key
         self._partitions = log.partitions(topics.submitted)
         self._appender: Appender | None = None
 
@@ -59,6 +65,8 @@ class Producer:
         self.close()
 
     def _draft(self, event: Event) -> Draft:
+        if self._key is not None:
+            event = sign(event, self._key)
         key = event.meta.donation_id.encode()
         return Draft(self._topics.submitted, partition_of(key, self._partitions), key, codec.encode(event), tracing.current())
 

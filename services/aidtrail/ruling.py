@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from aidtrail import avro, codec
+from aidtrail import avro, codec, signatures
 from aidtrail.chain import NO_HEAD, Head, Tail
 from aidtrail.domain.donation import Donation
 from aidtrail.domain.events import DONATION_ID, Actor, Event, LedgerStamp, Meta, Source, SubmissionRefused
@@ -74,7 +74,7 @@ def rule(account: Account, record: Record, tail: Tail, clock: int, registry: Reg
     else:
         if isinstance(decoded, Event) and not isinstance(decoded, SubmissionRefused):
             event = decoded
-            refusal = _objection(account, record, event, digest, registry, now, partitions)
+            refusal = _objection(account, record, event, ledger_at, digest, registry, now, partitions)
         else:
             refusal = Refusal("not_a_submission", "an event that a producer may submit", decoded.type)
 
@@ -121,7 +121,7 @@ def donation_of(record: Record) -> str:
 
 
 def _objection(
-    account: Account, record: Record, event: Event, digest: bytes, registry: Registry, now: datetime, partitions: int
+    account: Account, record: Record, event: Event, ledger_at: int, digest: bytes, registry: Registry, now: datetime, partitions: int
 ) -> Refusal | None:
     """The ledger's own tests, then the rules."""
     key = event.meta.donation_id.encode()
@@ -138,7 +138,15 @@ def _objection(
         return Refusal("event_id_reused", "an event id of its own", "the id of another submission")
     if account.fault is not None:
         return Refusal("donation_is_parked", "a donation whose entries can be folded", account.fault[:200])
-    return check(account.donation, event, registry, now)
+    return check(account.donation, event, registry, now, _signature_verifies(record.value or b"", ledger_at, event, registry))
+
+
+def _signature_verifies(value: bytes, ledger_at: int, event: Event, registry: Registry) -> bool:
+    """Whether the submission is signed with a key that the registry, as the ruling has it, holds for the event's actor."""
+    signature, enrolled = event.meta.signature, registry.actors.get(event.meta.actor.actor_id)
+    if signature is None or enrolled is None:
+        return False
+    return signatures.is_signed(value, ledger_at, signature, enrolled.public_keys)
 
 
 def _refused(

@@ -9,14 +9,15 @@ Four claims, each with an exit code of its own; the lowest that fails counts:
 
     C1 (11) the log only grew: every record stands under a signed checkpoint that continues the one you saw last
     C2 (12) every entry follows the one before, answers its submission, and was made by an enrolled actor, under the rules and by
-            distinct people
+            distinct people; what is signed was signed with a key of its actor, and who must sign did
     C3 (13) the views are the fold of the log (an export)
     C4 (14) these figures came from these entries, and the entries are in the log (a bundle)
 
 0: all that can be shown holds. 2: it was called wrongly, or the file is nothing that it reads.
 
-What it cannot show: that a person did what his account did; that the registry is true; with the key in the hands of somebody who rewrites
-history, anything at all about what you saw no checkpoint of and no witness signed. A bundle cannot show that nothing came after it.
+What it cannot show: that a person did what his account or his key did; that the registry is true (`--json` lists the keys that signed, to
+be compared with those that the actors tell you); with the log's key in the hands of somebody who rewrites history, anything but the actors'
+signatures about what you saw no checkpoint of and no witness signed. A bundle cannot show that nothing came after it.
 It checks chains, people, sums and states; that every single rule was kept is `aidtrail audit replay`.
 
 It is long because it is one file, and says again in its own words what Aidtrail says elsewhere: two writings that agree are the point. Each
@@ -26,7 +27,8 @@ part, between lines of dashes, rests on those before it, and may be read without
     notes, checkpoints, keys         signatures of the log and of witnesses, and how many of these a policy asks for
     Avro                             bytes to values, as strictly as the ledger reads them
     records and entries              what counts, and what is void
-    the registry                     who may act in which role
+    the registry                     who may act in which role, and sign with which key
+    signatures of actors             what an actor signed, and who must sign
     a donation: the fold             events to state
     people and states                what must be so before an event
     sums                             what must hold of every state
@@ -68,37 +70,66 @@ ZEROS = bytes(32)
 
 FINGERPRINTS = {
     "ActorEnrolled.v1": "a5eddb2fd58613d0fec7f61a9abaedc2559716291325dbe50e06e89bff35fc31",
+    "ActorEnrolled.v2": "1a12197c4d4c0b919f2323973ca053f7e375bb1c75da93edcbb5e5de62e756b2",
     "ActorRetired.v1": "c32367ebbd8f1bb09f791c259095bf851a177f755bee0b5fd1c958dfd68e4de5",
     "ApprovalAnswered.v1": "20cdf25e6624c5fd785b271946d97af075ecfabf2d5475d91ee1c6149b508b50",
+    "ApprovalAnswered.v2": "3df0631b7c62eb426c31bdd4d13d89a8f976b854603287a8be442de8c51a298d",
     "ApprovalDecided.v1": "acd5b23fc9ad81759e74bdca9b91ce8e1917940fa419f1605b79320c658838c5",
+    "ApprovalDecided.v2": "a7491ae193414e5ae07deb1bf2900880f0226d013b742d418588d419bf29222a",
     "ApprovalExpired.v1": "89d78b95bcf25bb333806080214f3e0cb587a3b95b24925dc1e3dd86c73851b5",
+    "ApprovalExpired.v2": "a4510b5d29c2144ff59db52c56aeb19ee7e44d5493aa5fca9114a051ad7a996f",
     "ApprovalQuestioned.v1": "18939d9370accd1425902d43d8fbe5876d63a5ca47c41cc6cc001ee2a7a17ae5",
+    "ApprovalQuestioned.v2": "7161f217005a78a30d092cc46e54e4d6edee6028486878e0cf1676d73152fb7b",
     "ApprovalRequested.v1": "0c26b976915edf779052c7a5fa413f5c9b323a04cf503224816642b4a8514a90",
+    "ApprovalRequested.v2": "71344356967a5c70201cdbe0696f3d96562cbcaabbf37ad28304d12b8ae02361",
     "ApprovalRevoked.v1": "37495e8aade757e702a801f456bba6554675320ac24c630f08b7f0bd6e491bdb",
+    "ApprovalRevoked.v2": "ab890edacc948aa3f42b9e00d4de88c2da5d3b6e95480dd69e955611bd181c48",
     "ConditionBreached.v1": "4bb3f4ab9a4079f837ca91081b75274e2c0d565111eb94e3108be781edab27d3",
+    "ConditionBreached.v2": "a1cbe532f9d87398425468b6ef4f7526ceafd7635b73bd8391635205edabc2cc",
     "ConditionMet.v1": "4aa34c80c08d676d6482c72856c593e0a472d9e102f5714b6fc49b0b5746e5b9",
+    "ConditionMet.v2": "407a514ac9440d1daa3ee51631fa5068a85b498986bd07342ad68bbf3e4173f3",
     "DisbursementInstructed.v1": "5b4b42be23220cdad74f3ccba4849fe1567cdc30e1e1fee61d2180dafbba18d5",
+    "DisbursementInstructed.v2": "3124d5ebdad1b95c1e2b5e892afaa439887d4de102ca1e9011d42ac1f9150135",
     "DisbursementRejected.v1": "03f2771c56d8ee18f94790609fd413307b454938f1b555d4a3fb3fd9644eb254",
+    "DisbursementRejected.v2": "a79567a7e2a8f7f12b558412bee8a5ec5fd0539fe4623e17fcb3fd634d057dd3",
     "DisbursementReleased.v1": "01cedb40cc7f7f584cf34003845628daa2d95fec3de0026d9a0852913bdd0840",
+    "DisbursementReleased.v2": "30feb274afe0cca77c235a55b86593b1eb33c534d55ddc7184d0fe43de4be587",
     "DisbursementReturned.v1": "ba7b1ab30f7ef11aa9b283a93a941c75acdd7f7fcbc0287748415ac3f48d9d6a",
+    "DisbursementReturned.v2": "2223f0d6553bc2895fd2ccca5933e39542113194bea81340c4a6917e01909f18",
     "DisbursementScheduled.v1": "579d94ab87c4653393676ccd90a0881fe3f8729e39c9066d998b23d4bff086b6",
+    "DisbursementScheduled.v2": "e64b566062a21c15f4b6b2e21fc4a3d5b4e7b5628b62a95b0e19e97f94cc7bcd",
     "DisbursementSettled.v1": "4565f96296df19b3316b92c3e92d1331768cc29f58b60fadfba925ea2d1710d9",
+    "DisbursementSettled.v2": "5972aed30995656a9b2fd73ba230b519537e31827cd9e3e22a2c3d954324f1ce",
     "DisputeResolved.v1": "0cb7311a899af5b607568abd9b80fb1ceb8c67819ac1ab3a4f07247e38e2d8b7",
+    "DisputeResolved.v2": "da36b71aac93850263934202308131008df689bb9d322faec8ab217ba0c8e6b6",
     "DonationClosed.v1": "5664dc991117332621dbdc9c40f5ec51140772c8bf7e5a89dc5da63ed0935024",
+    "DonationClosed.v2": "5ad8223a06cc95b303ee872a66853e3feed949dc3ea84f7d93944a52b07dd433",
     "DonationReopened.v1": "2af328cad400bd08d4ddb5649bbabdeea2060414fa3a12fa9880f55ad1ba8f49",
+    "DonationReopened.v2": "dea341b9227a0a20c2da274a99556dababe08b9034cbfdcf4be11cccbf7cba95",
     "FundsReceived.v1": "9e03d5c7b86539d5c6327de3c9ccfad15888283742ac1a2272a3216946486812",
+    "FundsReceived.v2": "7fad22b2dd8d9ccd40f23405588f0f3a0eeab17e8cd3facf400b0a65a7ecd23d",
     "MechanismDefined.v1": "b3d5b600478ece0aa3b0532cf30c90c24c1bbcb589bab3c8bb0b7063aedd2aed",
     "MechanismRetired.v1": "ce2bd89362d9f60061a899d50aeb8e3807fc70882863b9d96b82324e27dba78e",
     "PartyRegistered.v1": "e7e0b1764f3020c896b7a49e014d2d9551791db8ce77dc86a55b33ec6e9d030b",
+    "PartyRegistered.v2": "d9888c8857f021f67b4375b17afdb2c99d9c23c7a196d2348c6ce77c2d241eba",
     "PledgeAmended.v1": "d2638cd1cfd2ea7ea7af70cf5cf9ea4cdd0668e9481c8f87188763f7799f38e0",
+    "PledgeAmended.v2": "a03f9807ef87383295539ccb6bb26c80417e7e9c3c70d174456df37612c3db02",
     "PledgeAnnounced.v1": "5eb7498cde4efe9c1faefd4ff54116b69abc13fd8413196bd37511a904f12a47",
+    "PledgeAnnounced.v2": "12c55f12c1b91380b8a6215a9d10b4c4fbac69ad5b7fcc07657867d58be12af7",
     "PledgeConfirmed.v1": "d135901f77acd1417fddf84f489cfeb091f8c9c96c80f900b76327c68f0badc4",
+    "PledgeConfirmed.v2": "7a94d73865758321df14055dfd981226e13a2a715a2ba4bd21396a5a6edc0d44",
     "PledgeExpired.v1": "b369fea9219930f6ce0cc0c43fc6e87a5536f45906101f673e3758869d34e82f",
+    "PledgeExpired.v2": "b5708f735c06e0e77a7a71fa1966d00f935740c3fd92fdb33e2257da8ec2ed6b",
     "PledgeWithdrawn.v1": "1f8085bdb32f397e406d27550a5fd2f1d19980f3cdb82fb777925804028fb0cc",
+    "PledgeWithdrawn.v2": "bd47aeedbf3323314cbe5f61afa379f40ed12fe37e6763c565e9c55de4ce9bd4",
     "ReceiptAcknowledged.v1": "e6f5809211e68e88b02671b6db2baa490a1a12e4b780f85a9f8f15e72d0d26c0",
+    "ReceiptAcknowledged.v2": "4fb3657b1d4d7305b6ee2abc48fcc0b37dfe8d08a655d377e768404145b05249",
     "ReceiptDisputed.v1": "b2d4f32e4f218ea5bd15e417086d7902de645fbca30cf308837b44fb8b329caf",
+    "ReceiptDisputed.v2": "9319abf0da0ce8cad3bff480ffdb72ad506103441045aeac41ae70fdf08ac583",
     "SubmissionRefused.v1": "21cb2ddc7315b86b81a116eea85a4b5bf4a5e41716bb548abe4ef9800f34e01e",
+    "SubmissionRefused.v2": "d1e879d6359b912374195dbc20fe281b6e7297e2bf51683b9bfddd0b86f2fd3e",
     "UtilisationReported.v1": "7581cc7cfd2a1b88aeef3938573defa8e59a903e61229619830b9f9147dfc542",
+    "UtilisationReported.v2": "8130155ac89ee93efa3f5189302c19c5093379c6f8edd2384f44c332c3dc9b95",
 }
 """SHA-256 of every schema that this verifier knows the meaning of: the file `schemas/published/<name>.avsc` of the contract. With another
 schema the same bytes would say something else, so none is taken that is not listed."""
@@ -498,14 +529,18 @@ def decoder(schema: Any, named: dict[str, Decoder]) -> Decoder:
     return made
 
 
+SPLICED = ("signature", "ledger")
+"""Fields of `meta` that are put in where null was: where they stand is kept."""
+
+
 def _record(fields: list[tuple[str, Decoder]]) -> Decoder:
     def decode(b: bytes, i: int) -> tuple[dict[str, Any], int]:
         values: dict[str, Any] = {}
         for name, decode_field in fields:
             begin = i
             values[name], i = decode_field(b, i)
-            if name == "ledger":
-                values["ledger_span"] = (begin, i)
+            if name in SPLICED:
+                values[f"{name}_span"] = (begin, i)
         return values, i
 
     return decode
@@ -653,9 +688,21 @@ class Entry(NamedTuple):
         if self.refused:
             found: bytes = self.event.fields["submission_sha256"]
             return found
-        begin, end = self.event.meta["ledger_span"]
+        return sha256(self._without("ledger"))
+
+    @property
+    def signed(self) -> bytes:
+        """What its actor signed: the submission without his signature."""
+        return self._without("signature", "ledger")
+
+    def _without(self, *names: str) -> bytes:
+        """The record with null in the place of these fields of `meta`, which are named in the order in which they stand."""
+        assert self.event is not None
         value = self.record.value or b""
-        return sha256(value[:begin] + b"\x00" + value[end:])
+        for name in reversed(names):
+            begin, end = self.event.meta[f"{name}_span"]
+            value = value[:begin] + b"\x00" + value[end:]
+        return value
 
 
 def read_entry(record: Record, schemas: Schemas) -> Entry:
@@ -720,9 +767,15 @@ def partition_of(key: bytes, partitions: int) -> int:
 # --- the registry: who may act in which role, and which mechanisms there are --------------------------------------------------------
 
 
+class Party(NamedTuple):
+    kind: str
+    signs: bool
+
+
 class Enrolled(NamedTuple):
     party: str
     roles: frozenset[str]
+    keys: tuple[bytes, ...]
     retired: bool
 
 
@@ -753,10 +806,11 @@ class Registry:
     def take(self, offset: int, kind: str, said: Mapping[str, Any]) -> None:
         """A record that makes no sense (an actor of an unknown party) changes nothing."""
         if kind == "PartyRegistered":
-            self._put(offset, "party", said["party_id"], said["kind"])
+            self._put(offset, "party", said["party_id"], Party(said["kind"], said.get("signatures_required", False)))
         elif kind == "ActorEnrolled":
             if self._free(offset, "actor", said["actor_id"], said["party_id"]):
-                self._put(offset, "actor", said["actor_id"], Enrolled(said["party_id"], frozenset(said["roles"]), False))
+                keys = tuple(said.get("public_keys", ()))
+                self._put(offset, "actor", said["actor_id"], Enrolled(said["party_id"], frozenset(said["roles"]), keys, False))
         elif kind == "MechanismDefined":
             if self._free(offset, "mechanism", said["mechanism_id"], said["party_id"]):
                 steps = [(t["at_least"]["currency"], t["at_least"]["amount"], t["approvals_required"]) for t in said["thresholds"]]
@@ -776,6 +830,45 @@ class Registry:
         offsets, states = self._states.setdefault((table, name), ([], []))
         offsets.append(offset)
         states.append(state)
+
+
+# --- signatures of actors: Ed25519 (RFC 8032) over the pre-authentication encoding of DSSE v1 ---------------------------------------
+
+PAYLOAD_TYPE = b"application/vnd.aidtrail.event+avro"
+
+
+def pae(payload_type: bytes, payload: bytes) -> bytes:
+    return b"DSSEv1 %d %b %d %b" % (len(payload_type), payload_type, len(payload), payload)
+
+
+def signer(entry: Entry, keys: Iterable[bytes]) -> bytes | None:
+    """The key of these that the entry's signature was made with."""
+    assert entry.event is not None
+    message = pae(PAYLOAD_TYPE, entry.signed)
+    for key in keys:
+        try:
+            Ed25519PublicKey.from_public_bytes(key).verify(entry.event.meta["signature"], message)
+        except InvalidSignature:
+            continue
+        return key
+    return None
+
+
+def check_signature(entry: Entry, registry: Registry, signers: Counter[tuple[str, str]]) -> str | None:
+    """What is wrong with the signature of an admitted entry, or with there being none; by the registry that it was ruled with. Counts those
+    that hold in `signers`, by actor and key."""
+    event = entry.event
+    assert event is not None
+    offset = event.stamp["registry_offset"]
+    if event.meta.get("signature") is None:
+        party: Party | None = registry.at("party", event.meta["actor"]["party_id"], offset)
+        return f"{event.actor} signed nothing, which {event.meta['actor']['party_id']} requires" if party and party.signs else None
+    enrolled: Enrolled | None = registry.at("actor", event.actor, offset)
+    key = signer(entry, enrolled.keys if enrolled else ())
+    if key is None:
+        return f"expected a signature by a key of {event.actor}, found one that no key of his in the registry verifies"
+    signers[event.actor, key.hex()] += 1
+    return None
 
 
 # --- a donation: the fold -----------------------------------------------------------------------------------------------------------
@@ -1269,7 +1362,8 @@ class Step:
             yield f"{payment.id} is settled on another leg or in another currency than it was instructed"
 
     def _bank(self, payment: Payment) -> Iterator[str]:
-        if self.registry.at("party", self.party, self.offset) != "bank":
+        party: Party | None = self.registry.at("party", self.party, self.offset)
+        if party is None or party.kind != "bank":
             yield from self._of(payment.leg["from_party"], f"tells what the bank did with {payment.id}")
 
     def _DisbursementRejected(self, d: Donation) -> Iterator[str]:
@@ -1673,6 +1767,8 @@ class Report:
     refused: int = 0
     void: int = 0
     unanswered: int = 0
+    signers: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """How many admitted entries an actor signed with a key, by both."""
     views_behind: int = 0
     views_sealed: int = 0
     checkpoint: Checkpoint | None = None
@@ -1695,6 +1791,11 @@ class Report:
             self.findings.append(finding)
         if offset is not None and topic in TOPICS:
             self.firsts[claim] = min(self.firsts.get(claim, finding), finding, key=_place)
+
+    def find_forged(self, partition: int, offset: int, what: str) -> None:
+        """An admitted entry that its actor did not sign as he must: somebody else wrote it."""
+        self.invented += 1
+        self.find("C2", "recorded", partition, offset, what)
 
     @property
     def exit_code(self) -> int:
@@ -2007,6 +2108,8 @@ class Walk:
             self.report.refused += 1
             return
         self.report.admitted += 1
+        if (forged := check_signature(entry, self.registry, self.report.signers)) is not None:
+            self.report.find_forged(self.partition, record.offset, forged)
         life = self.lives.setdefault(event.meta["donation_id"], Life())
         self.changed.add(event.meta["donation_id"])
         for what in life.follow(event, entry.sha256, self.registry):
@@ -2404,6 +2507,8 @@ def _verify_bundle(report: Report, bundle: Mapping[str, Any], trust: Trust) -> N
             report.removed += max(0, stamp["version"] - expected.version)
             said = f"expected version {expected.version} after {expected.sha256.hex()[:16]}, found version {stamp['version']}"
             report.find("C2", "recorded", partition, record.offset, said)
+        if (forged := check_signature(entry, registry, report.signers)) is not None:
+            report.find_forged(partition, record.offset, forged)
         for what in life.follow(event, entry.sha256, registry):
             report.find("C2", "recorded", partition, record.offset, what)
     views = {name: Rows(report, "C4", name, partition, iter(bundle["views"][name])) for name in ("donations", "amounts", "approvals")}
@@ -2507,7 +2612,8 @@ def lines(report: Report, trust: Trust) -> Iterator[str]:
     behind = report.views_behind
     held = {
         "C1": f"{report.records} records, and those of recorded are as the checkpoint has them; {seen}",
-        "C2": f"{report.admitted} admitted and {report.refused} refused entries, {report.void} void; chains, people, states and sums",
+        "C2": f"{report.admitted} admitted (signed by their actors: {report.signers.total()}) and {report.refused} refused entries, "
+        f"{report.void} void; chains, people, states and sums",
         "C3": f"{report.rows} rows are the fold of the log, so were {report.views_sealed} sealed digests; {behind} records are younger",
         "C4": f"{report.rows} rows came from these {report.admitted} entries, which are in the log",
     }
@@ -2543,6 +2649,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json:
         names = ("kind", "records", "altered", "removed", "reordered", "invented", "rows", "rows_differing", "admitted", "refused", "void")
         said = {name: getattr(report, name) for name in (*names, "unanswered", "continues")} | {"failing": dict(report.failing)}
+        said |= {"signed": report.signers.total()}
+        said |= {"signers": [{"actor": actor, "key": key, "entries": n} for (actor, key), n in sorted(report.signers.items())]}
         said |= {"first": report.first and report.first._asdict(), "checkpoint": report.checkpoint and report.checkpoint.note}
         sys.stdout.write(json.dumps(said | {"findings": [one._asdict() for one in report.findings], "exit_code": report.exit_code}) + "\n")
     else:

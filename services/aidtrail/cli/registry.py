@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 from uuid import UUID
 
@@ -18,6 +19,7 @@ from aidtrail.cli.ndjson import Bad, Line, read
 from aidtrail.domain.events import ActorEnrolled, ActorRetired, MechanismDefined, MechanismRetired, PartyRegistered, RegistryEvent
 from aidtrail.domain.registry import Enrolment, Mechanism, Party, Registry, objection, register
 from aidtrail.errors import MalformedError, UnavailableError, UndecodableError
+from aidtrail.keys import make_actor_key
 from aidtrail.log import Log
 from aidtrail.producer import Producer
 from aidtrail.topics import Topics
@@ -80,6 +82,15 @@ def load_command(file: Annotated[str, typer.Argument(help="Registry events, one 
         raise typer.Exit(1)
 
 
+@app.command("key")
+def key_command(
+    file: Annotated[Path, typer.Argument(help="To be made. Whoever has it signs as the actor: keep it where he alone can read it.")],
+) -> None:
+    """Make a secret Ed25519 key for an actor to sign with (`aidtrail submit --sign-with`), and print the public key, which goes into the
+    `public_keys` of his ActorEnrolled. The actor makes it, on his own machine: an operator who had it could sign for him."""
+    print(make_actor_key(file).hex())
+
+
 @app.command("show")
 def show_command(json_: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False) -> None:
     """Print the registry as of its last record."""
@@ -89,12 +100,14 @@ def show_command(json_: Annotated[bool, typer.Option("--json", help="One JSON ob
         print(json.dumps(_as_json(registry), ensure_ascii=False, default=_plain))
         return
     out = show.console()
-    parties = Table("party", "name", "kind", "country", box=None, pad_edge=False, header_style="dim")
+    parties = Table("party", "name", "kind", "country", "signatures", box=None, pad_edge=False, header_style="dim")
     for party in registry.parties.values():
-        parties.add_row(party.party_id, party.name, party.kind, party.country or "")
-    actors = Table("actor", "party", "roles", "", box=None, pad_edge=False, header_style="dim")
+        required = "required" if party.signatures_required else ""
+        parties.add_row(party.party_id, party.name, party.kind, party.country or "", required)
+    actors = Table("actor", "party", "roles", "keys", "", box=None, pad_edge=False, header_style="dim")
     for actor in registry.actors.values():
-        actors.add_row(actor.actor_id, actor.party_id, ", ".join(sorted(actor.roles)), "retired" if actor.retired else "")
+        keys = ", ".join(f"{key.hex()[:16]}..." for key in actor.public_keys)
+        actors.add_row(actor.actor_id, actor.party_id, ", ".join(sorted(actor.roles)), keys, "retired" if actor.retired else "")
     mechanisms = Table("mechanism", "party", "approvals", "valid for", "", box=None, pad_edge=False, header_style="dim")
     for known in registry.mechanisms.values():
         steps = [str(known.base_approvals_required), *(f"{t.approvals_required} from {t.at_least}" for t in known.thresholds)]
@@ -168,9 +181,9 @@ def _records(log: Log, topic: str) -> Sequence[tuple[int, RegistryEvent]]:
 def _says_already(registry: Registry, event: RegistryEvent) -> bool:
     match event:
         case PartyRegistered():
-            return registry.parties.get(event.party_id) == Party(event.party_id, event.name, event.kind, event.country)
+            return registry.parties.get(event.party_id) == Party.of(event)
         case ActorEnrolled():
-            return registry.actors.get(event.actor_id) == Enrolment(event.actor_id, event.party_id, frozenset(event.roles))
+            return registry.actors.get(event.actor_id) == Enrolment.of(event)
         case MechanismDefined():
             return registry.mechanisms.get(event.mechanism_id) == Mechanism(
                 event.mechanism_id, event.party_id, event.approvals_required, event.thresholds, event.validity_days
@@ -187,7 +200,10 @@ def _as_json(registry: Registry) -> dict[str, Any]:
     return {
         "offset": registry.offset,
         "parties": [asdict(party) for party in registry.parties.values()],
-        "actors": [{**asdict(actor), "roles": sorted(actor.roles)} for actor in registry.actors.values()],
+        "actors": [
+            {**asdict(actor), "roles": sorted(actor.roles), "public_keys": [key.hex() for key in actor.public_keys]}
+            for actor in registry.actors.values()
+        ],
         "mechanisms": [
             {**asdict(known), "thresholds": [threshold.model_dump(mode="json") for threshold in known.thresholds]}
             for known in registry.mechanisms.values()

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Annotated, TypeVar
 from uuid import UUID
 
@@ -16,7 +17,9 @@ from aidtrail.cli.donations import Json
 from aidtrail.cli.ndjson import Bad, Line, read
 from aidtrail.domain.events import Event
 from aidtrail.errors import AppendUnknownError, UnavailableError
+from aidtrail.keys import read_actor_key
 from aidtrail.producer import MAX_IN_FLIGHT, Producer
+from aidtrail.signatures import sign
 from aidtrail.views.reader import Outcome, Reader
 
 PAUSE_SECONDS = 0.05
@@ -40,12 +43,16 @@ class Sent:
 def submit(
     file: Annotated[str, typer.Argument(help="Events, one JSON object a line; - for stdin.")],
     wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for the outcomes.")] = 30.0,
+    sign_with: Annotated[
+        Path | None, typer.Option("--sign-with", help="The actor's key, of 'aidtrail registry key': signs what is not signed yet.")
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Submit events. Prints the outcome of each; lists each line that is no event, and goes on. Exit 1 if any line was bad or refused.
 
     Submitting a file again is safe: what was ruled on before keeps its first outcome."""
     settings = config.load()
+    key = None if sign_with is None else read_actor_key(sign_with)
     failed = False
     with backends(settings) as opened:
         reader = _reader(opened, 0.0) if wait else None
@@ -56,7 +63,7 @@ def submit(
                 for line in chunk:
                     bad = line if isinstance(line, Bad) else None
                     if isinstance(line, Line) and isinstance(line.event, Event):
-                        good.append(Sent(line, line.event))
+                        good.append(Sent(line, line.event if key is None else sign(line.event, key)))
                     elif isinstance(line, Line):
                         bad = line.bad("type", "an event of a donation", f"{line.event.type}, for 'aidtrail registry load'")
                     if bad is not None:

@@ -24,12 +24,22 @@ def _plain(text: str) -> str:
     return text
 
 
-def _from_hex(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    if not _HEX.fullmatch(value):
-        raise ValueError("64 hexadecimal digits")
-    return bytes.fromhex(value)
+def _hexadecimal(size: int) -> tuple[Any, ...]:
+    """What makes `size` bytes of a field's hexadecimal digits in JSON, as every hash tool prints them, and back."""
+    is_hex = re.compile(rf"[0-9a-fA-F]{{{2 * size}}}", re.ASCII).fullmatch
+
+    def from_hex(value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        if not is_hex(value):
+            raise ValueError(f"{2 * size} hexadecimal digits")
+        return bytes.fromhex(value)
+
+    return (
+        BeforeValidator(from_hex),
+        Field(min_length=size, max_length=size),
+        PlainSerializer(bytes.hex, return_type=str, when_used="json"),
+    )
 
 
 def _rfc3339(value: object) -> object:
@@ -50,7 +60,6 @@ def _in_utc(value: datetime) -> datetime:
         raise ValueError("a time between the years 1 and 9999, in UTC") from None
 
 
-_HEX = re.compile(r"[0-9a-fA-F]{64}", re.ASCII)
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)", re.ASCII)
 
 
@@ -61,13 +70,11 @@ Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$")]
 PRINTABLE = r"^[\p{L}\p{M}\p{N}\p{P}\p{S} ]*$"
 """What `_plain` asks for beside normal form C, for readers of a JSON Schema: letters, marks, numbers, punctuation, symbols, the space."""
 Text = Annotated[str, Field(min_length=1, max_length=2000, json_schema_extra={"pattern": PRINTABLE}), AfterValidator(_plain)]
-Sha256 = Annotated[
-    bytes,
-    BeforeValidator(_from_hex),
-    Field(min_length=32, max_length=32),
-    PlainSerializer(bytes.hex, return_type=str, when_used="json"),
-]
-"""32 bytes; hexadecimal in JSON, as every hash tool prints it."""
+Sha256 = Annotated[bytes, *_hexadecimal(32)]
+PublicKey = Annotated[bytes, *_hexadecimal(32)]
+"""Of Ed25519, as RFC 8032 encodes it."""
+Signature = Annotated[bytes, *_hexadecimal(64)]
+"""Of Ed25519. `aidtrail.signatures` says of what."""
 Moneys = tuple[Money, ...]
 Time = Annotated[AwareDatetime, BeforeValidator(_rfc3339), AfterValidator(_in_utc)]
 """A moment in UTC, to the microsecond; in JSON as RFC 3339 has it."""
@@ -145,6 +152,7 @@ class Meta(Frozen):
     causation_id: UUID | None = None
     correlation_id: UUID | None = None
     evidence: tuple[Evidence, ...] = ()
+    signature: Signature | None = None
     ledger: LedgerStamp | None = None
 
 
@@ -396,18 +404,23 @@ class RegistryEvent(Frozen):
 
 
 class PartyRegistered(RegistryEvent):
-    """`kind` is 'society', 'ministry', 'bank', 'hospital', 'government', 'agency' ...: free, for people, but for 'bank' (domain.rules)."""
+    """`kind` is 'society', 'ministry', 'bank', 'hospital', 'government', 'agency' ...: free, for people, but for 'bank' (domain.rules).
+    With `signatures_required` what its actors submit is admitted only with their signature."""
 
     party_id: Id
     name: Text
     kind: Id
     country: Annotated[str, Field(pattern=r"^[A-Z]{2}$")] | None = None
+    signatures_required: bool = False
 
 
 class ActorEnrolled(RegistryEvent):
+    """All that holds of the actor from here on: who is enrolled again has these roles and these keys, and no others."""
+
     actor_id: Id
     party_id: Id
     roles: tuple[Id, ...]
+    public_keys: tuple[PublicKey, ...] = ()
 
 
 class ActorRetired(RegistryEvent):

@@ -18,16 +18,27 @@ class Party:
     name: str
     kind: str
     country: str | None
+    signatures_required: bool = False
+
+    @classmethod
+    def of(cls, event: e.PartyRegistered) -> "Party":
+        return cls(event.party_id, event.name, event.kind, event.country, event.signatures_required)
 
 
 @dataclass(frozen=True, slots=True)
 class Enrolment:
-    """An actor at his party. He never moves to another, and once retired stays so: a person who comes back gets a new actor_id."""
+    """An actor at his party. He never moves to another, and once retired stays so: a person who comes back gets a new actor_id. Each of
+    `public_keys` is one that he may sign with."""
 
     actor_id: str
     party_id: str
     roles: frozenset[str]
+    public_keys: tuple[bytes, ...] = ()
     retired: bool = False
+
+    @classmethod
+    def of(cls, event: e.ActorEnrolled) -> "Enrolment":
+        return cls(event.actor_id, event.party_id, frozenset(event.roles), event.public_keys)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +113,12 @@ class _Draft:
             case e.PartyRegistered():
                 if self._parties is None:
                     self.parties = self._parties = dict(self.parties)
-                self._parties[event.party_id] = Party(event.party_id, event.name, event.kind, event.country)
+                self._parties[event.party_id] = Party.of(event)
             case e.ActorEnrolled() | e.ActorRetired():
                 if self._actors is None:
                     self.actors = self._actors = dict(self.actors)
                 if isinstance(event, e.ActorEnrolled):
-                    self._actors[event.actor_id] = Enrolment(event.actor_id, event.party_id, frozenset(event.roles))
+                    self._actors[event.actor_id] = Enrolment.of(event)
                 else:
                     self._actors[event.actor_id] = replace(self._actors[event.actor_id], retired=True)
             case e.MechanismDefined() | e.MechanismRetired():

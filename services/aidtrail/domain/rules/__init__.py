@@ -19,8 +19,10 @@ from aidtrail.domain.rules.case import Case, Finding, Refusal, Rule
 
 __all__ = ["OBSERVED_RULES", "RULES", "RULES_VERSION", "Case", "Finding", "Refusal", "Rule", "check", "policy"]
 
-RULES_VERSION = 1
-"""Stamped on every entry. To be raised whenever the verdict on any submission changes."""
+RULES_VERSION = 2
+"""Stamped on every entry. To be raised whenever the verdict on any submission changes, or the bytes of a refusal.
+
+2: signatures are checked, and refusals are written in version 2 of their schema."""
 
 _BY_AN_ACTOR: tuple[Rule, ...] = (
     c.submission_is_not_stamped,
@@ -28,6 +30,8 @@ _BY_AN_ACTOR: tuple[Rule, ...] = (
     c.actor_is_not_retired,
     c.actor_acts_for_own_party,
     c.actor_holds_the_role,
+    c.signature_is_the_actors,
+    c.submission_is_signed_where_required,
 )
 _BY_ROLE: tuple[Rule, ...] = (*_BY_AN_ACTOR, c.role_fits_the_event, c.donation_is_known)
 _ON_OPEN: tuple[Rule, ...] = (*_BY_ROLE, c.donation_is_open)
@@ -247,11 +251,12 @@ OBSERVED_RULES: dict[type[e.Event], tuple[Rule, ...]] = {
 """What guards each event of an observed donation."""
 
 
-def check(donation: Donation | None, event: e.Event, registry: Registry, now: datetime) -> Refusal | None:
-    """Whether `event` may follow: None if so, else why not. `now` is the append time, aware. Depends on nothing but its arguments."""
+def check(donation: Donation | None, event: e.Event, registry: Registry, now: datetime, signature_verifies: bool = False) -> Refusal | None:
+    """Whether `event` may follow: None if so, else why not. `now` is the append time, aware; `signature_verifies` is as in `Case`. Depends
+    on nothing but its arguments."""
     oversight = donation.oversight if donation is not None else getattr(event, "oversight", e.Oversight.MANAGED)
     table = OBSERVED_RULES if oversight is e.Oversight.OBSERVED else RULES
-    case = Case(donation, event, registry, now)
+    case = Case(donation, event, registry, now, signature_verifies)
     for rule in table[type(event)]:
         finding = rule(case)
         if finding is not None:

@@ -64,6 +64,9 @@ class Case(Generic[E]):
     event: E
     registry: Registry
     now: datetime
+    signature_verifies: bool = False
+    """Whether the event's signature is over its submission by a key that the registry has for its actor: found out by who asks, since
+    cryptography is no matter of policy."""
 
     @property
     def donation(self) -> Donation:

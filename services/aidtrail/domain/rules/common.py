@@ -94,6 +94,21 @@ def actor_holds_the_role(case: Case[e.Event]) -> Finding | None:
     return Finding(f"an actor with the role {case.actor.role}", f"{case.actor.actor_id}, who does not hold it")
 
 
+def signature_is_the_actors(case: Case[e.Event]) -> Finding | None:
+    """A signature is by a key that the registry has for the actor, and over the submission as it is."""
+    if case.event.meta.signature is None or case.signature_verifies:
+        return None
+    keys = len(case.enrolment.public_keys)
+    return Finding(f"a signature by a key of {case.actor.actor_id}", f"one that none of the {keys} keys in the registry verifies")
+
+
+def submission_is_signed_where_required(case: Case[e.Event]) -> Finding | None:
+    """An actor of a party that requires signatures signs what he submits."""
+    if case.event.meta.signature is not None or not case.registry.parties[case.actor.party_id].signatures_required:
+        return None
+    return Finding(f"a signature, which {case.actor.party_id} requires of its actors", "none")
+
+
 def role_fits_the_event(case: Case[e.Event]) -> Finding | None:
     """Each type of event is submitted in the role that it belongs to."""
     fitting = ROLES[type(case.event)]
