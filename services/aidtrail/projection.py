@@ -52,10 +52,10 @@ class Account:
     approvals: Mapping[str, Approval] = field(default_factory=dict)
     """As they were last written."""
     amount_lines: str = ""
-    """These amounts in canonical form (`views.digest`), as the rows below."""
-    approval_lines: str = ""
-    rows_sha256: bytes | None = None
-    """The digest of the rows that were last written."""
+    """These amounts in canonical form (`views.digest`), as the approvals below."""
+    approval_lines: dict[str, str] = field(default_factory=dict)
+    term: int = 0
+    """What the rows that were last written have added to the partition's sum."""
 
     def fold(self, event: Event, apply: Apply) -> None:
         assert event.meta.ledger is not None
@@ -176,7 +176,7 @@ class Projection:
         with self._writer.transaction():
             self._claims[partition] = claim = self._writer.claim(partition)
             stored = self._writer.load([donation_id])[donation_id]
-            account = Account(head=stored.head, rows_sha256=stored.rows_sha256)
+            account = Account(head=stored.head, term=digest.term(stored.rows_sha256))
             try:
                 for _, event in stored.events:
                     account.fold(event, self._apply)
@@ -208,7 +208,8 @@ class Projection:
             account = accounts[donation_id] = Account()
             if donation_id not in stored:
                 continue
-            events, account.head, account.parked, account.rows_sha256 = stored[donation_id]
+            events, account.head, account.parked, rows_sha256 = stored[donation_id]
+            account.term = digest.term(rows_sha256)
             for offset, event in () if account.parked else events:
                 self._fold_or_park(account, event, partition, offset, batch)
 
@@ -305,17 +306,16 @@ def _add_status(batch: Batch, partition: int, account: Account) -> int:
         account.amounts = amounts
         account.amount_lines = "".join([digest.amount_line(currency, sums) for currency, sums in sorted(amounts.items())])
     if account.approvals is not donation.approvals:
-        account.approval_lines = ""
-        for approval_id, approval in sorted(donation.approvals.items()):
-            approval_row, line = _approval_row(donation.donation_id, approval)
+        for approval_id, approval in donation.approvals.items():
             if account.approvals.get(approval_id) is not approval:
+                approval_row, account.approval_lines[approval_id] = _approval_row(donation.donation_id, approval)
                 batch.rows["approvals"].append(approval_row)
-            account.approval_lines += line
         account.approvals = donation.approvals
-    before = account.rows_sha256
-    account.rows_sha256 = codec.sha256((digest.donation_line(row) + account.amount_lines + account.approval_lines).encode())
-    batch.rows["donations"].append((*row, account.rows_sha256))
-    return digest.term(account.rows_sha256) - digest.term(before)
+    lines = [digest.donation_line(row), account.amount_lines, *[line for _, line in sorted(account.approval_lines.items())]]
+    rows_sha256 = codec.sha256("".join(lines).encode())
+    batch.rows["donations"].append((*row, rows_sha256))
+    before, account.term = account.term, digest.term(rows_sha256)
+    return account.term - before
 
 
 def _approval_row(donation_id: str, approval: Approval) -> tuple[Row, str]:
