@@ -24,9 +24,11 @@ from aidtrail.audit import verifier
 from aidtrail.audit.evidence import export, prove
 from aidtrail.audit.note import Checkpoint, Note, sign
 from aidtrail.audit.seal import Sealer
+from aidtrail.domain.events import PartyRegistered
 from aidtrail.errors import UnavailableError, UsageError
 from aidtrail.log import Draft, Log, partition_of
 from aidtrail.log.kafka import KafkaLog
+from aidtrail.producer import Producer
 from aidtrail.views import schema
 from aidtrail.views.writer import COLUMNS
 from tests.acts import Acts, full_life, money
@@ -34,17 +36,19 @@ from tests.brokers import Broker
 from tests.conftest import require_kafka
 from tests.pipeline import TOPICS, Pipeline
 from tests.signers import signer
+from tests.signing import signed, signing_party
 
 SEED = int(os.environ.get("AIDTRAIL_SEED", "20260105"))
 SQL, SEGMENTS, BUNDLES = 15, 100, 100
 KEY = signer("aidtrail.example/log")
 TRUST = verifier.Trust(verifier.Key.parse(str(KEY.verifier)))
-LIFE, AMENDED = "KRCS-2026-0001", "KRCS-2026-0002"
+LIFE, AMENDED, SIGNED = "KRCS-2026-0001", "KRCS-2026-0002", "KRCS-2026-0003"
+SIGNATURES = sum(event.meta.actor.party_id == "MEF" for event in full_life(SIGNED))
 NOW = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=2)
 
 
 class Sealed:
-    """A pipeline with two lives and some refusals, all of it sealed and in the views."""
+    """A pipeline with two lives and some refusals, all of it sealed and in the views. In the second life the ministry signs."""
 
     def __init__(self, database: str, folder: Path, log: Log | None = None) -> None:
         self.pipeline = Pipeline(database, folder / "ledger", log)
@@ -53,7 +57,9 @@ class Sealed:
         self.seal()
         acts = Acts(AMENDED, NOW)
         others = [acts.announced(), acts.released(), acts.amended(amounts=(money("70", "USD"),)), acts.requested("A1"), acts.withdrawn()]
-        self.pipeline.submit([*list(full_life(LIFE, NOW))[20:], *others, *full_life("KRCS-2026-0003", NOW)])
+        with Producer(self.log, TOPICS) as producer:
+            producer.register([event for event in signing_party("MEF") if not isinstance(event, PartyRegistered)])
+        self.pipeline.submit([*list(full_life(LIFE, NOW))[20:], *others, *signed(full_life(SIGNED, NOW), "MEF")])
         self.seal()
 
     def seal(self) -> None:
@@ -83,6 +89,8 @@ def test_an_export_is_found_sound_also_without_the_seals_tiles(subject: Sealed, 
     assert report.findings == []
     assert (report.exit_code, report.admitted, report.refused) == (0, 33 + 33 + 3, 2)
     assert report.rows > 71
+    assert report.signers.total() == SIGNATURES > 0
+    assert f"69 admitted (signed by their actors: {SIGNATURES}) and 2 refused entries" in " ".join(verifier.lines(report, TRUST))
     assert (tmp_path / "with" / "leaves").is_dir()
     assert verifier.verify(tmp_path / "without", TRUST).exit_code == 0
     with pytest.raises(UsageError, match="expected a folder that can be made"):
@@ -117,11 +125,11 @@ def test_what_is_not_sealed_yet_is_waited_for_and_an_entry_that_is_void_is_in_th
 
 
 def test_bundles_of_every_donation_are_found_sound(subject: Sealed) -> None:
-    for donation_id, count in ((LIFE, 33), (AMENDED, 5), ("KRCS-2026-0003", 33)):
+    for donation_id, count, signatures in ((LIFE, 33, 0), (AMENDED, 5, 0), (SIGNED, 33, SIGNATURES)):
         bundle = json.loads(json.dumps(prove(subject.log, TOPICS, subject.database, KEY.verifier, donation_id)))
         report = verifier.verify_bundle(bundle, TRUST)
         assert report.findings == []
-        assert (report.exit_code, report.records) == (0, count)
+        assert (report.exit_code, report.records, report.signers.total()) == (0, count, signatures)
 
     with pytest.raises(UsageError, match="expected a donation that was announced"):
         prove(subject.log, TOPICS, subject.database, KEY.verifier, "KRCS-2026-9999")

@@ -5,6 +5,7 @@ import json
 import random
 import stat
 import timeit
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from tests.acts import START, Acts, full_life, registry_events
 from tests.pipeline import TOPICS
 from tests.signing import enrolled, key_of, public_key_of, requiring, signed, signing_party
 from tests.test_cli import Up, run
+from tests.worlds import PARTITIONS, World, judged
 
 RFC_8032 = [
     # section 7.1, TEST 1 to 3: secret key, public key, message, signature
@@ -347,6 +349,27 @@ def test_a_whole_life_in_which_everybody_signs_is_admitted_replayed_and_gives_ba
         submission = codec.unstamped(entry.value, entry.ledger_at, entry.event.meta.ledger)
         assert codec.unsigned(submission, entry.ledger_at) == codec.encode(unsigned)
     print(f"{len(events)} signed submissions admitted, {len(records)} entries give back what was signed")
+
+
+def test_the_verifier_counts_who_signed_what_with_which_key(tmp_path: Path) -> None:
+    world = World(7, tmp_path, signing=("KRCS", "MEF"))
+    held = world.held()
+    expected = Counter(
+        (actor, public_key_of(actor).hex())
+        for number in range(PARTITIONS)
+        for entry, reason in judged(held.kept["recorded", number], number)
+        if reason is None
+        and entry.event is not None
+        and entry.event.meta.signature is not None
+        and (actor := entry.event.meta.actor.actor_id)
+    )
+
+    report = verifier.verify_export(held, world.trust())
+
+    print(f"{report.admitted} admitted entries, {report.signers.total()} signed by {len(report.signers)} actors")
+    assert report.exit_code == 0
+    assert 0 < report.signers.total() < report.admitted
+    assert report.signers == expected
 
 
 # --- from end to end ----------------------------------------------------------------------------------------------------------------

@@ -16,6 +16,9 @@ import pytest
 
 from aidtrail.audit import verifier
 from aidtrail.audit.note import SignerKey
+from aidtrail.domain import events as e
+from aidtrail.signatures import sign
+from tests.signing import key_of
 from tests.worlds import KEY, PARTITIONS, SEALS, TRUSTED, Held, Record, World, judged, projected, rewrite, saved, sealed
 
 SEED = int(os.environ.get("AIDTRAIL_SEED", "20260105"))
@@ -24,6 +27,8 @@ WORLDS = 4
 FIRST_VISITS = 4
 VISIT = 3
 """The auditor was there when so many of the SEALS were made."""
+SIGNING = ("MEF", "KRCS")
+"""Parties whose actors sign, and must."""
 
 Place = tuple[int, int]
 """Partition and offset of the first record that is not as it was sealed."""
@@ -37,7 +42,7 @@ class Tampered(NamedTuple):
 
 @pytest.fixture(scope="module")
 def worlds(tmp_path_factory: pytest.TempPathFactory) -> list[World]:
-    return [World(SEED + number, tmp_path_factory.mktemp("worlds")) for number in range(WORLDS)]
+    return [World(SEED + number, tmp_path_factory.mktemp("worlds"), signing=SIGNING) for number in range(WORLDS)]
 
 
 @pytest.fixture(scope="module")
@@ -191,6 +196,45 @@ def older_backup_put_back(held: Held, chance: random.Random, world: World) -> Ta
     return _resealed(held, [*world.steps[:upto], *[sizes] * (SEALS - upto)])
 
 
+def written_in_anothers_name(held: Held, chance: random.Random, of_signers: bool) -> Tampered:
+    """An admitted entry says something else, or is signed otherwise, or not at all; submissions, chain, views and seals are made anew, as
+    who runs everything and holds the log's key can. All but the keys of actors."""
+    entries = [
+        (number, at, one.entry.event.meta)
+        for number in range(PARTITIONS)
+        for at, one in enumerate(judged(held.kept["recorded", number], number))
+        if one.reason is None and one.entry.event is not None and not one.entry.refused
+    ]
+    number, at, meta = chance.choice([place for place in entries if (place[2].actor.party_id in SIGNING) is of_signers])
+    others = [signature for _, _, other in entries if (signature := other.signature) not in (None, meta.signature)]
+
+    somebody = chance.choice([name for name in ("the operator", "mef-approver", "krcs-officer") if name != meta.actor.actor_id])
+
+    def change(event: e.Event) -> e.Event:
+        occurred_on = event.meta.occurred_on.replace(microsecond=chance.randrange(1, 10**6))
+        other = with_meta(event, occurred_on=occurred_on, signature=None, ledger=None)
+        if not of_signers:
+            return other
+        match chance.randrange(5):
+            case 0:  # another text under the same signature
+                return with_meta(other, signature=meta.signature)
+            case 1:
+                return sign(other, key_of(somebody))
+            case 2:
+                return chance.choice([other, with_meta(event, signature=None)])
+            case 3:
+                return with_meta(event, signature=_flipped(meta.signature, chance))
+            case _:
+                return with_meta(event, signature=chance.choice(others))
+
+    rewrite(held, number, at, change)
+    return _resealed(held, [[len(records) for records in held.recorded()]] * SEALS)._replace(first=(number, at))
+
+
+def with_meta(event: e.Event, **changes: Any) -> e.Event:
+    return event.model_copy(update={"meta": event.meta.model_copy(update=changes)})
+
+
 def view_row_altered(held: Held, chance: random.Random) -> Tampered:
     """A field of a row of any table; a row that is gone; one that is invented or stands twice."""
     table, number = chance.choice([name for name, rows in held.views.items() if rows])
@@ -316,6 +360,16 @@ def test_history_that_is_sealed_anew_is_found_a_thousand_times(kind: Any, worlds
     _try_rewriting(kind, worlds, exports, MANY)
 
 
+def test_nobody_writes_in_the_name_of_an_actor_who_signs_not_even_who_makes_everything_anew(exports: list[Held]) -> None:
+    _try_in_anothers_name(exports, TRIALS)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_nobody_writes_in_the_name_of_an_actor_who_signs_a_thousand_times(exports: list[Held]) -> None:
+    _try_in_anothers_name(exports, MANY)
+
+
 def test_what_is_sound_raises_no_alarm(worlds: list[World]) -> None:
     _try_nothing(worlds, TRIALS)
 
@@ -323,7 +377,7 @@ def test_what_is_sound_raises_no_alarm(worlds: list[World]) -> None:
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_what_is_sound_raises_no_alarm_a_thousand_times(tmp_path: Path) -> None:
-    _try_nothing([World(SEED + number, tmp_path) for number in range(25)], MANY)
+    _try_nothing([World(SEED + number, tmp_path, signing=SIGNING) for number in range(25)], MANY)
 
 
 def _try_on_records(kind: Callable[[Held, random.Random], Tampered], exports: list[Held], trials: int) -> None:
@@ -387,6 +441,24 @@ def _try_rewriting(kind: Callable[[Held, random.Random, World], Tampered], world
     assert first_visits == FIRST_VISITS
 
 
+def _try_in_anothers_name(exports: list[Held], trials: int) -> None:
+    """The auditor is here for the first time. Of an actor who does not sign the same forgery is not seen."""
+    missed, unseen = [], 0
+    for trial in range(trials):
+        chance = random.Random(f"{SEED}/written_in_anothers_name/{trial}")
+        held, first = written_in_anothers_name(exports[trial % WORLDS].copy(), chance, of_signers=True)
+        report = verifier.verify_export(held, verifier.Trust(TRUSTED))
+        found = report.first and (report.first.partition, report.first.offset)
+        if (report.exit_code, set(report.failing), report.invented, found) != (verifier.EXIT["C2"], {"C2"}, 1, first):
+            missed.append((trial, report.line(), report.findings[:2]))
+        if trial < FIRST_VISITS:
+            held, _ = written_in_anothers_name(exports[trial % WORLDS].copy(), chance, of_signers=False)
+            unseen += verifier.verify_export(held, verifier.Trust(TRUSTED)).exit_code == 0
+    print(f"written_in_anothers_name: {trials} trials, missed {len(missed)}; {unseen} of {FIRST_VISITS} unseen where actors do not sign")
+    assert missed == []
+    assert unseen == FIRST_VISITS
+
+
 def _try_nothing(worlds: list[World], trials: int) -> None:
     alarms = []
     for trial in range(trials):
@@ -408,11 +480,13 @@ def test_a_file_that_is_damaged_in_any_way_is_one_clear_line_and_never_a_crash(w
     saved(worlds[0].held(), tmp_path / "export")
     last = tmp_path / "last.json"
     last.write_text(worlds[0].visits[-1].text())
-    files = sorted(path for path in (tmp_path / "export").rglob("*") if path.is_file() and path.stat().st_size)
+    files: dict[str, list[Path]] = {}
+    for path in sorted(path for path in (tmp_path / "export").rglob("*") if path.is_file() and path.stat().st_size):
+        files.setdefault(path.parent.name if path.parent.name == "schemas" else "records and rows", []).append(path)
     codes: Counter[int] = Counter()
     for trial in range(TRIALS):
         chance = random.Random(f"{SEED}/damage/{trial}")
-        path = chance.choice(files)
+        path = chance.choice(files[chance.choices(sorted(files), [3, 1])[0]])
         before = path.read_bytes()
         path.write_bytes(_damaged(before, chance))
         code = verifier.main(["--key", str(KEY.verifier), "--last", str(last), str(tmp_path / "export")])

@@ -37,6 +37,7 @@ from aidtrail.views.digest import to_bytes
 from aidtrail.views.writer import COLUMNS, KEYS, Batch, Claim, Writer
 from tests.acts import START, Acts, full_life, money, registry_events
 from tests.signers import signer
+from tests.signing import signed, signing_party
 
 PARTITIONS = 3
 AMOUNTS = {name for name, kind in COLUMNS["amounts"].items() if kind == "numeric"}
@@ -90,15 +91,18 @@ class Held(verifier.Source):
 
 
 class World:
-    def __init__(self, seed: int, folder: Path, lives: list[list[e.Event]] | None = None) -> None:
+    """Actors of the parties in `signing` sign, and must."""
+
+    def __init__(self, seed: int, folder: Path, lives: list[list[e.Event]] | None = None, signing: Sequence[str] = ()) -> None:
         chance = random.Random(seed)
         log = self.log = MemoryLog(lambda: self._now)
         self._now = _milliseconds(START)
         self.voids = 0
         TOPICS.create(log, PARTITIONS)
         with Producer(log, TOPICS) as producer:
-            producer.register(registry_events())
-            events = sorted((event for life in lives or _lives(chance) for event in life), key=lambda event: event.meta.occurred_on)
+            producer.register([*registry_events(), *(event for party_id in signing for event in signing_party(party_id))])
+            told = signed((event for life in lives or _lives(chance) for event in life), *signing)
+            events = sorted(told, key=lambda event: event.meta.occurred_on)
             self.steps: list[list[int]] = []
             self.digests: list[bytes | None] = []
             self.visits: list[verifier.Memory] = []
