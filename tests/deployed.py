@@ -121,11 +121,12 @@ class Instance:
 
 
 class Deployment:
-    """`views` is the connection string that stands in for postgres; `prefix` keeps topics apart from those of other tests. Each service has
-    a home of its own, as each container has."""
+    """`views` is the connection string that stands in for postgres, `seal_views` the seal's, where the server has a role for it; `prefix`
+    keeps topics apart from those of other tests. Each service has a home of its own, as each container has."""
 
-    def __init__(self, bootstrap: str, views: str, folder: Path, prefix: str) -> None:
+    def __init__(self, bootstrap: str, views: str, folder: Path, prefix: str, seal_views: str | None = None) -> None:
         self.bootstrap, self.views, self.folder, self.prefix = bootstrap, views, folder, prefix
+        self.seal_views = seal_views or views
         self.issuer = folder / "issuer"
         local.local_verifier(self.issuer)  # makes its keys
         made_up = {
@@ -149,7 +150,12 @@ class Deployment:
         listen, metrics = free_ports(2)
         settings = image_environment() | self.services[name].get("environment", {})
         home = str(self.folder / name)
-        elsewhere = {"kafka:9092": self.bootstrap, "postgresql://aidtrail@postgres/aidtrail": self.views, "/var/lib/aidtrail": home}
+        elsewhere = {
+            "kafka:9092": self.bootstrap,
+            "postgresql://aidtrail@postgres/aidtrail": self.views,
+            "postgresql://seal@postgres/aidtrail": self.seal_views,
+            "/var/lib/aidtrail": home,
+        }
         for address, here in elsewhere.items():
             settings = {setting: value.replace(address, here) for setting, value in settings.items()}
         return inherited | settings | {

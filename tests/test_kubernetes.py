@@ -41,7 +41,8 @@ def manifests() -> dict[str, Resource]:
 
 ALL = manifests()
 GENERATED = {f"ConfigMap {each['name']}" for each in documents(FOLDER / "kustomization.yaml")[0]["configMapGenerator"]}
-BROUGHT = ("ConfigMap aidtrail-issuer", "Secret aidtrail-views", "Secret aidtrail-seal", "Secret kafka-cluster-ca-cert")
+SECRETS = ("aidtrail-views", "aidtrail-views-seal", "aidtrail-seal", "kafka-cluster-ca-cert")
+BROUGHT = ("ConfigMap aidtrail-issuer", *(f"Secret {name}" for name in SECRETS))
 """What the manifests need and do not have: the operations guide says so."""
 
 

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -399,7 +400,7 @@ def test_when_the_views_have_caught_up_their_digest_is_sealed(
     monkeypatch.setattr("aidtrail.audit.seal.LOOK_SECONDS", 0.0)
     pipeline = Pipeline(database_url, tmp_path)
     acts = Acts("KRCS-2025-0042")
-    stale: list[Cut | None] = []
+    stale: list[Cut] = []
     with closing(
         Sealer(
             pipeline.log,
@@ -420,23 +421,27 @@ def test_when_the_views_have_caught_up_their_digest_is_sealed(
 
     views = [(manifest.records, manifest.view is not None) for manifest in manifests]
     assert views == [(1, False), (1, True), (2, False), (2, True)]
-    newest = cuts.of_live(database_url)
-    assert newest is not None
-    assert manifests[-1].view == newest.sha256
-    assert manifests[1].view != newest.sha256
+    newest = cuts.of_live(database_url).sha256
+    assert manifests[-1].view == newest
+    assert manifests[1].view != newest
     pipeline.close()
 
 
-def test_views_that_cannot_be_reached_are_left_alone_for_a_while(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_views_that_give_no_digest_are_told_and_left_alone_for_a_while(
+    subject: Subject, database_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr("aidtrail.audit.seal.LOOK_SECONDS", 0.0)
-    asked = []
-    subject.record(3)
-    with subject.sealer(live_cut=lambda: asked.append(cuts.of_live("postgresql://nobody@127.0.0.1:1/none"))) as sealer:
-        for _ in range(5):
-            sealer.turn()
+    where = {"PostgreSQL cannot be reached": "postgresql://nobody@127.0.0.1:1/none", "the schema live cannot be read": database_url}
+    for number, (reason, views) in enumerate(where.items(), start=1):
+        caplog.clear()
+        subject.record(3)
+        with subject.sealer(live_cut=partial(cuts.of_live, views)) as sealer:
+            for _ in range(5):
+                sealer.turn()
 
-    assert asked == [None]
-    assert subject.sealed_records() == 3
+        (told,) = [line for line in caplog.messages if "digest" in line]
+        assert f"the digest of the views is not sealed: {reason}" in told
+        assert subject.sealed_records() == 3 * number
 
 
 # --- manifests ---------------------------------------------------------------------------------------------------------------------

@@ -100,14 +100,18 @@ def of_build(connection: schema.Connection, build: str) -> Cut:
     return Cut({partition: Place(end, answered, tail, codec.sha256(rows_sum)) for partition, end, answered, tail, rows_sum in rows})
 
 
-def of_live(conninfo: str) -> Cut | None:
-    """Where the live build stands. None while there is none, or none that keeps a digest, and where none answers within 2 seconds."""
-    try:
-        with schema.connect(make_conninfo(conninfo, connect_timeout=2)) as connection:
-            build = schema.live_build(connection)
-            return None if build is None else of_build(connection, build)
-    except (UnavailableError, UsageError, psycopg.Error):
-        return None
+def of_live(conninfo: str) -> Cut:
+    """Where the live build stands, as the schema `live` shows it: whoever reads it needs to see nothing else.
+
+    Raises UnavailableError while there is none, where this role may not read it, and where no server answers within 2 seconds; UsageError
+    when the build keeps no digest.
+    """
+    with schema.connect(make_conninfo(conninfo, connect_timeout=2)) as connection:
+        try:
+            return of_build(connection, "live")
+        except psycopg.Error as error:
+            why = error.diag.message_primary or error
+            raise UnavailableError(f"the schema live cannot be read: {why}: start 'aidtrail project', see roles.sql") from None
 
 
 # --- are the rows what the digest says? -----------------------------------------------------------------------------------------------

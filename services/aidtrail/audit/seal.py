@@ -67,7 +67,7 @@ class Sealer:
         folder: Path,
         *,
         cosign: Cosign | None = None,
-        live_cut: Callable[[], Cut | None] | None = None,
+        live_cut: Callable[[], Cut] | None = None,
         seal_seconds: float = SEAL_SECONDS,
         disk: Disk | None = None,
     ) -> None:
@@ -174,10 +174,13 @@ class Sealer:
         last = sealed.last
         if self._live_cut is None or last is None or last.view is not None or time.monotonic() < self._views_from:
             return
-        cut = self._live_cut()
-        if cut is None:
+        try:
+            cut = self._live_cut()
+        except (UnavailableError, UsageError) as error:  # it seals on without
+            logger.warning("sealer: the digest of the views is not sealed: %s", error)
             self._views_from = time.monotonic() + VIEWS_PAUSE_SECONDS
-        elif cut.next_offsets == {number: stand.size for number, stand in enumerate(last.partitions)}:
+            return
+        if cut.next_offsets == {number: stand.size for number, stand in enumerate(last.partitions)}:
             self._seal(sealed, cut.sha256)
 
     def _open(self) -> Sealed:
