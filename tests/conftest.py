@@ -4,15 +4,19 @@ import gc
 import itertools
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from aidtrail.audit.replay import replay
 from aidtrail.log import Log
 from aidtrail.log.kafka import KafkaLog
 from aidtrail.log.memory import MemoryLog
 from aidtrail.log.postgres import PostgresLog
+from tests.acts import Acts, full_life
 from tests.brokers import Broker, SecuredBroker, missing_programs
 from tests.databases import Server
+from tests.replaying import ALIKE, TOPICS, Clock, ledger, pipeline, submit, unlawful
 
 
 @pytest.fixture(scope="session")
@@ -91,6 +95,19 @@ _numbers = itertools.count(1)
 def topic() -> str:
     """A name that no other test of this run uses; a topic of it is the test's to create."""
     return f"topic-{next(_numbers)}"
+
+
+@pytest.fixture
+def honest(tmp_path: Path) -> MemoryLog:
+    """Three donations, lawful and unlawful, ruled by an honest ledger."""
+    log = MemoryLog(Clock())
+    pipeline(log)
+    events = list(full_life(ALIKE)) + unlawful(Acts("KRCS-2026-0002")) + unlawful(Acts("KRCS-2026-0003"))
+    submit(log, sorted(events, key=lambda event: event.meta.occurred_on))
+    ledger(log, tmp_path)
+    found = replay(log, TOPICS)
+    assert (found.entries, found.equal, found.differing) == (59, 59, 0)
+    return log
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -23,8 +23,8 @@ from aidtrail.views.reader import Reader
 from tests.acts import START, Acts, full_life, money
 from tests.databases import Server
 from tests.pipeline import TOPICS, Pipeline
+from tests.replaying import Clock, submit, unlawful
 from tests.test_cuts import live
-from tests.test_replay import Clock, submit, unlawful
 
 
 class Step(NamedTuple):
@@ -311,6 +311,7 @@ def test_the_commands_take_a_cut_show_the_past_and_name_what_changed(database_ur
         connection.execute("UPDATE views_1.amounts SET pledged = 7")
     altered = command("audit", "cut", "second")
     replayed = command("audit", "replay", "--cut", str(tmp_path / "first.json"), "--json")
+    resumed = command("audit", "replay", "--since", str(tmp_path / "first.json"))
     running.submit([a.confirmed()])
     forged = json.loads(taken.stdout)
     forged["partitions"][0]["next_offset"] = 900
@@ -337,6 +338,8 @@ def test_the_commands_take_a_cut_show_the_past_and_name_what_changed(database_ur
     assert "as of cut " in listed.stdout
     assert dropped.stdout == "dropped: views_2\n"
     assert altered.returncode == 1
+    assert "followed           1" in resumed.stdout
+    assert resumed.stdout.endswith("1 submissions and 2 entries replayed, 0 differences\n"), resumed.stdout + resumed.stderr
     assert replayed.returncode == 0, replayed.stdout
     assert json.loads(replayed.stdout)["equal"] == 1
     assert f"altered: the rows of {a.donation_id}" in altered.stdout

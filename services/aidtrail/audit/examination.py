@@ -10,7 +10,7 @@ from datetime import timedelta
 from uuid import UUID
 
 from aidtrail import codec
-from aidtrail.audit.findings import Difference, Finding, Report, Void, first_difference, first_leaf
+from aidtrail.audit.findings import Difference, Finding, Report, Start, Void, first_difference, first_leaf
 from aidtrail.chain import NO_TAIL, Entry, Tail, read_entry, submission_of, void_reason
 from aidtrail.domain.donation import Donation
 from aidtrail.domain.events import Event, LedgerStamp, RegistryEvent, SubmissionRefused
@@ -106,8 +106,16 @@ class Examination:
     """One partition, entry by entry: `take` each, then `finish`. Pure but for the accounts' store."""
 
     def __init__(
-        self, number: int, partitions: int, topics: Topics, registries: Registries, accounts: Accounts, submissions: Iterator[Record]
+        self,
+        number: int,
+        partitions: int,
+        topics: Topics,
+        registries: Registries,
+        accounts: Accounts,
+        submissions: Iterator[Record],
+        start: Start,
     ) -> None:
+        """`submissions` begin after the last one answered before `start`."""
         self.report = Report()
         self._number = number
         self._partitions = partitions
@@ -115,6 +123,8 @@ class Examination:
         self._registries = registries
         self._accounts = accounts
         self._submissions = submissions
+        self._start = start
+        self._begun = False
         self._waiting: Record | None = None
         self._tail = NO_TAIL
         self._clock = 0
@@ -123,9 +133,11 @@ class Examination:
         self._next()
 
     def take(self, record: Record) -> None:
-        """One entry, in log order."""
+        """One entry, in log order, from offset 0 on."""
+        if record.offset >= self._start.offset:
+            self._begin()
         self.report.entries += 1
-        if self._is_as_expected(record):
+        if self._begun and self._is_as_expected(record):
             return
         entry = read_entry(record)
         donation_id = entry.donation_id or NO_DONATION
@@ -134,6 +146,18 @@ class Examination:
             self.report.voids_entry(Void(self._number, record.offset, donation_id, reason or ""))
             return
         stamp = entry.event.meta.ledger
+        if self._begun:
+            self._examine(entry, stamp)
+        else:
+            self.report.followed += 1
+            self._follow(entry)
+        self._tail = Tail(stamp.submitted_offset, codec.sha256(entry.value))
+        self._clock = (stamp.recorded_at - EPOCH) // MILLISECOND
+        if self._registries.at(stamp.registry_offset).offset == stamp.registry_offset:
+            self._registry_offset = stamp.registry_offset
+
+    def _examine(self, entry: Entry, stamp: LedgerStamp) -> None:
+        record, donation_id = entry.record, entry.donation_id or NO_DONATION
         submission = self._answered_by(record.offset, stamp.submitted_offset)
         finding: Finding | None
         if submission is None:
@@ -153,22 +177,28 @@ class Examination:
         else:
             self.report.equal += 1
             self.report.resting += donation_id in self._doubtful
-        self._tail = Tail(stamp.submitted_offset, codec.sha256(entry.value))
-        self._clock = (stamp.recorded_at - EPOCH) // MILLISECOND
-        if self._registries.at(stamp.registry_offset).offset == stamp.registry_offset:
-            self._registry_offset = stamp.registry_offset
 
     def finish(self, expected: Tail | None = None) -> Report:
         """After the last entry: what is left of the submissions is pending. The last outcome must be the one expected, if one is."""
-        if expected not in (None, self._tail):
-            where = (self._topics.recorded, self._number, self.report.entries - 1, "")
-            self.report.differs(Difference(*where, "last outcome of the cut", _said(expected), _said(self._tail)))
+        self._begin()
+        if expected is not None:
+            self._require_tail(expected, "last outcome of the cut")
         if self._waiting is not None:
             self.report.oldest_unanswered = self._waiting.timestamp
         while self._waiting is not None:
             self.report.unanswered += 1
             self._next()
         return self.report
+
+    def _begin(self) -> None:
+        if not self._begun:
+            self._begun = True
+            self._require_tail(self._start.tail, "last outcome before the start")
+
+    def _require_tail(self, expected: Tail, which: str) -> None:
+        if expected != self._tail:
+            where = (self._topics.recorded, self._number, self.report.entries - 1, "")
+            self.report.differs(Difference(*where, which, _said(expected), _said(self._tail)))
 
     def _next(self) -> None:
         self._waiting = next(self._submissions, None)

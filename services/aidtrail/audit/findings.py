@@ -6,20 +6,28 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from aidtrail import codec
-from aidtrail.chain import Entry, Tail
+from aidtrail.chain import NO_TAIL, Entry, Tail
 from aidtrail.domain.events import Event, SubmissionRefused
 
 MAX_NAMED = 100
 
 
+class Start(NamedTuple):
+    """Where a replay begins in one partition: the first entry that is ruled again, and the outcome that must be the last before it."""
+
+    offset: int = 0
+    tail: Tail = NO_TAIL
+
+
 class Extent(NamedTuple):
     """For each partition of `recorded` and `submitted`, and for `registry`, the next offset: all records before it are in. `tails` are the
-    last outcomes that must be found there, where a cut states them."""
+    last outcomes that must be found there, where a cut states them; `starts` where to begin, if not with the first entry."""
 
     recorded: Mapping[int, int]
     submitted: Mapping[int, int]
     registry: int
     tails: Mapping[int, Tail] | None = None
+    starts: Mapping[int, Start] | None = None
 
 
 class Finding(NamedTuple):
@@ -49,11 +57,13 @@ class Void(NamedTuple):
 
 @dataclass
 class Report:
-    """`entries` are equal, void, not re-decidable or differing. `submissions` have one of these, or none, or wait for theirs at the end."""
+    """`entries` are followed, equal, void, not re-decidable or differing. `submissions` have one of these, or none, or wait at the end."""
 
     extent: Extent | None = None
     submissions: int = 0
     entries: int = 0
+    followed: int = 0
+    """Entries before the cut that the replay began at: they passed the fences and were folded, and were not ruled again."""
     equal: int = 0
     resting: int = 0
     """Of the equal ones: entries that follow a difference in their donation, and are equal given that."""
@@ -76,7 +86,7 @@ class Report:
 
     def add(self, other: "Report") -> None:
         """Take in what was found in other partitions."""
-        for name in ("submissions", "entries", "equal", "resting", "differing", "without_outcome", "unanswered"):
+        for name in ("submissions", "entries", "followed", "equal", "resting", "differing", "without_outcome", "unanswered"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.void += other.void
         self.not_redecidable += other.not_redecidable

@@ -1,9 +1,12 @@
-"""Replay: rule again on every submission, and compare outcome by outcome with what the ledger recorded.
+"""Replay: rule again on every submission, from the first or from a cut, and compare outcome by outcome with what the ledger recorded.
 
 For auditors who do not trust the operator. Each entry that counts must be, byte for byte, what `ruling` gives for its submission, on the
 state that the entries before it made, with the registry as it stood at the offset that it is stamped with. Entries that another version of
 the rules decided cannot be decided again: they must continue the chain in order, be the submission's own bytes, and leave no invariant
 broken. They are counted apart.
+
+From a cut: the entries before it are followed (fences, fold), not ruled again, and the last outcome among them must be the cut's. So who
+replayed up to a cut and kept it goes on from there.
 
 After a difference the replay goes on from what the log says counts, so that one forgery is one difference. What is equal after it, in the
 same donation, is equal given that difference, and counted as `resting`.
@@ -25,7 +28,7 @@ from typing import NamedTuple
 from aidtrail import codec
 from aidtrail.audit.cuts import Cut
 from aidtrail.audit.examination import Accounts, Examination, Registries
-from aidtrail.audit.findings import Difference, Extent, Report
+from aidtrail.audit.findings import Difference, Extent, Report, Start
 from aidtrail.chain import Tail
 from aidtrail.domain.events import RegistryEvent
 from aidtrail.errors import MalformedError, UnavailableError, UndecodableError, UsageError
@@ -47,12 +50,20 @@ def extent_now(log: Log, topics: Topics) -> Extent:
 
 def extent_of(log: Log, topics: Topics, cut: Cut) -> Extent:
     """As far as a cut goes, and the outcomes that it says are last. Raises UsageError when it is of a log with other partitions."""
+    answered = {partition: place.last_submitted_offset + 1 for partition, place in cut.places.items()}
+    tails = {partition: tail for partition, (_, tail) in starts_at(log, topics, cut).items()}
+    return Extent(cut.next_offsets, answered, log.end_offsets(topics.registry)[0], tails)
+
+
+def starts_at(log: Log, topics: Topics, cut: Cut) -> dict[int, Start]:
+    """To begin at a cut. Raises UsageError when it is of a log with other partitions."""
     count = topics.require(log)
     if sorted(cut.places) != list(range(count)):
         raise UsageError(f"the cut is of {len(cut.places)} partitions and {topics.recorded} has {count}: it belongs to another log")
-    answered = {partition: place.last_submitted_offset + 1 for partition, place in cut.places.items()}
-    tails = {partition: Tail(place.last_submitted_offset, place.last_outcome_sha256) for partition, place in cut.places.items()}
-    return Extent(cut.next_offsets, answered, log.end_offsets(topics.registry)[0], tails)
+    return {
+        partition: Start(place.next_offset, Tail(place.last_submitted_offset, place.last_outcome_sha256))
+        for partition, place in cut.places.items()
+    }
 
 
 def replay(
@@ -81,13 +92,17 @@ def replay(
     with young_garbage_only() as collect, ExitStack() as stack:
         readers = {topic: stack.enter_context(closing(log.reader(topic))) for topic in topics}
         read = partial(_records, log, missing=missing, poll_seconds=poll_seconds)
-        registries = Registries(list(_registry_records(read(readers[topics.registry], topics.registry, 0, extent.registry))))
+        registries = Registries(list(_registry_records(read(readers[topics.registry], topics.registry, 0, 0, extent.registry))))
         report.registry_events = len(registries)
         for number in numbers:
             with _accounts(topics, number, max_accounts) as accounts:
-                submissions = read(readers[topics.submitted], topics.submitted, number, extent.submitted[number])
-                examination = Examination(number, count, topics, registries, accounts, submissions)
-                for record in read(readers[topics.recorded], topics.recorded, number, extent.recorded[number]):
+                start = (extent.starts or {}).get(number, Start())
+                if start.offset > extent.recorded[number]:
+                    raise UsageError(f"partition {number}: the start, offset {start.offset}, is after the end, {extent.recorded[number]}")
+                first = start.tail.submitted_offset + 1
+                submissions = read(readers[topics.submitted], topics.submitted, number, first, extent.submitted[number])
+                examination = Examination(number, count, topics, registries, accounts, submissions, start)
+                for record in read(readers[topics.recorded], topics.recorded, number, 0, extent.recorded[number]):
                     examination.take(record)
                     if examination.report.entries % MAX_BATCH == 0:
                         accounts.settle()
@@ -108,11 +123,20 @@ def _accounts(topics: Topics, number: int, max_accounts: int) -> Iterator[Accoun
 
 
 def _records(
-    log: Log, reader: Reader, topic: str, partition: int, end: int, *, missing: Callable[[str, int, int, int], None], poll_seconds: float
+    log: Log,
+    reader: Reader,
+    topic: str,
+    partition: int,
+    start: int,
+    end: int,
+    *,
+    missing: Callable[[str, int, int, int], None],
+    poll_seconds: float,
 ) -> Iterator[Record]:
-    """The records of a partition before `end`. `missing` is called where there are none from an offset on up to another."""
-    at = 0
-    reader.assign({partition: 0})
+    """The records of a partition from `start` on and before `end`. `missing` is called where there are none from an offset on up to
+    another."""
+    at = start
+    reader.assign({partition: start})
     deadline = time.monotonic() + poll_seconds
     while at < end:
         records = reader.poll(MAX_BATCH, poll_seconds).get(partition, [])

@@ -29,11 +29,14 @@ app = typer.Typer(help="Prove that the rules were kept, and that the views are t
 @app.command("replay")
 def replay(
     cut: Annotated[str | None, typer.Option(help="Up to this cut: a name of 'aidtrail audit cuts', or a .json file.")] = None,
+    since: Annotated[str | None, typer.Option(help="From this cut on; entries before it are followed, not ruled again.")] = None,
     processes: Annotated[int, typer.Option("--processes", min=1, help="Share the partitions out among so many processes.")] = 1,
     note: Annotated[bool, typer.Option("--note", help="Note the result in the views' database, for metrics and dashboards.")] = False,
     json_: Json = False,
 ) -> None:
     """Rule again on every submission, from offset 0, and compare each outcome with the recorded one, byte for byte; exit 1 if any differs.
+
+    With --since, from a cut on: the state there is the fold of the entries before it, of which the last must be the cut's last outcome.
 
     Proves, for entries of today's rules: each outcome is the one that the rules give for what was submitted, with the parties, actors and
     mechanisms of the registry as it stood; so every admitted event was made in the name of an enrolled actor in his role, and requester,
@@ -50,6 +53,10 @@ def replay(
         with backends(settings) as opened:
             if cut is not None:
                 options["extent"] = replaying.extent_of(opened.log, opened.topics, past.load_cut(opened, cut))
+            if since is not None:
+                extent = options.get("extent") or replaying.extent_now(opened.log, opened.topics)
+                starts = replaying.starts_at(opened.log, opened.topics, past.load_cut(opened, since))
+                options["extent"] = extent._replace(starts=starts)
             if processes == 1:
                 found = replaying.replay(opened.log, opened.topics, **options)
             else:
@@ -83,7 +90,7 @@ def _show_report(found: Report) -> None:
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column()
     table.add_column(justify="right")
-    for name in ("submissions", "entries", "equal", "differing"):
+    for name in ("submissions", "entries", *(["followed"] if found.followed else []), "equal", "differing"):
         table.add_row(name, f"{getattr(found, name):,}")
     table.add_row("void", f"{found.void.total():,}")
     table.add_row("not re-decidable", f"{found.not_redecidable.total():,}")
