@@ -21,7 +21,7 @@ KUSTOMIZATIONS = (FOLDER, FOLDER / "kafka")
 VERSION = "1.33.0"
 """Of the cluster: what later ones have dropped is not used either, as the newest known is tried too."""
 CUSTOM = ("keda.sh", "monitoring.coreos.com", "kafka.strimzi.io")
-"""Groups of resources that Kubernetes itself does not know: their operators check them."""
+"""Groups of resources that Kubernetes itself does not know: tests/test_custom_resources.py checks them."""
 
 Resource = dict[str, Any]
 
