@@ -13,16 +13,20 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import httpx
+import jwt
 import pytest
 from fastapi.routing import iter_route_contexts
 
+from aidtrail import codec
+from aidtrail.cli import registry as registry_cli
 from aidtrail.domain import events as e
 from aidtrail.domain.authority import SUBMITTERS
-from aidtrail.gateway import local, reading, state, submitting
+from aidtrail.gateway import local, reading, signed, state, submitting
 from aidtrail.gateway.app import create
 from aidtrail.gateway.state import Gateway
 from aidtrail.producer import Producer
 from aidtrail.routes import ROUTES
+from aidtrail.signatures import PAYLOAD_TYPE
 from tests.acts import START, Acts, money, uuid7
 from tests.databases import Server
 from tests.pipeline import TOPICS, Pipeline
@@ -67,6 +71,7 @@ ReceiptAcknowledged    pmP     -        -        -        -    -     -          
 ReceiptDisputed        pmP     -        -        -        -    -     -          -        -       -      -
 DisputeResolved        pmP     -        -        -        -    -     -          -        -       -      -
 UtilisationReported    pmP     -        -        -        -    -     -          -        -       -      -
+submitSigned           pmP     -        -        -        -    -     -          pmPX     -       -      -
 """
 NOBODY = ("retired", "stranger", "no-token")
 """A retired actor, one that the registry does not know, and who shows no token: nothing is theirs to do (401)."""
@@ -125,6 +130,7 @@ class World:
         self.pipeline = pipeline
         self.submissions = submissions
         self._home = home
+        self.registry = registry_cli.follow(pipeline.log, TOPICS)
 
     def client(self, person: str) -> httpx.Client:
         if person == "no-token":
@@ -136,6 +142,8 @@ class World:
     def ask(self, client: httpx.Client, operation: Operation, variant: str, letter: str) -> httpx.Response:
         fields = {"donation_id": DONATIONS[letter], "event_id": self.submissions[letter]}
         path = re.sub(r"{(\w+)}", lambda found: str(fields.get(found[1], "A1")), operation.path)
+        if operation.name == "submitSigned":
+            return client.post(path, content=self._signed(client, letter), headers={"Content-Type": PAYLOAD_TYPE})
         if operation.method == "post":
             return client.post(path, json=operation.body)
         query = {"limit": "1000"} if operation.is_list else {}
@@ -144,6 +152,16 @@ class World:
         elif variant in ("ndjson", "csv"):
             query["format"] = variant
         return client.get(path, params=query, headers={"Accept": "text/event-stream"} if variant == "events" else {})
+
+    def _signed(self, client: httpx.Client, letter: str) -> bytes:
+        """A confirmation by whom the token is for, in his first role, as he would sign it: nobody looks at the signature here."""
+        token = client.headers.get("Authorization", "").removeprefix("Bearer ")
+        actor_id = jwt.decode(token, options={"verify_signature": False})["sub"] if token else "krcs-officer"
+        enrolled = self.registry.actors.get(actor_id, self.registry.actors["krcs-officer"])
+        role = next(iter(sorted(enrolled.roles)), "none")
+        meta = {"signature": bytes(64)}
+        acts = Acts(DONATIONS[letter], datetime.now(UTC))
+        return codec.encode(acts.event(e.PledgeConfirmed, actor_id, role=role, party=enrolled.party_id, meta=meta))
 
     def cells(self, person: str, asked: Sequence[Operation]) -> Iterator[Cell]:
         """What each of these operations says to a person about each donation."""
@@ -321,8 +339,9 @@ def test_what_is_pending_is_told_to_the_party_that_submitted_it_alone(world: Wor
         ("get", reading, "authorise", lambda *_: True, {"getDonation", "getHistory", "getSubmission"}),
         ("get", state.Gateway, "sight", lambda *_: None, {"listDonations", "listApprovals", "listEntries"}),
         ("post", submitting, "authorise", lambda *_: True, EVENTS - {"PledgeAnnounced"}),
+        ("post", signed, "authorise", lambda *_: True, {"submitSigned"}),
     ],
-    ids=["reading", "lists", "submitting"],
+    ids=["reading", "lists", "submitting", "signed"],
 )
 def test_a_route_that_does_not_ask_is_found(
     world: World,

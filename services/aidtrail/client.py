@@ -7,8 +7,9 @@
             case Refused(reason=reason, expected=expected, found=found): ...
             case Pending() | Unknown(): ...     # ask again with client.outcome(event_id), or submit the same event again
 
-An event's id is its Idempotency-Key. So one event can be submitted again as often as need be, after a crash too if it was kept: it has one
-effect and one outcome. What is tried again here, and what is told as unknown, follows from that.
+An event's id is its Idempotency-Key; of a signed event it is the id in the log too. So one event can be submitted again as often as need
+be, after a crash too if it was kept: it has one effect and one outcome. What is tried again here, and what is told as unknown, follows
+from that.
 """
 
 import json
@@ -24,12 +25,14 @@ from typing import Any, NamedTuple, Self
 from uuid import UUID
 
 import httpx
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
-from aidtrail.codec import event_id_at, from_object
+from aidtrail.codec import encode, event_id_at, from_object
 from aidtrail.domain.events import Actor, Event, Evidence, Meta, Sha256, Source
 from aidtrail.errors import ProblemError, UnavailableError
 from aidtrail.routes import ABOUT, ROUTES
+from aidtrail.signatures import PAYLOAD_TYPE, sign
 
 PATIENCE_SECONDS = 30.0
 TIMEOUT_SECONDS = 15.0
@@ -191,8 +194,8 @@ Outcome = Admitted | Refused | Pending | Unknown
 
 
 class Client:
-    """Any thread may use it. `token` is an access token, or a function that gives one which is still valid. `transport` is httpx's, for
-    client certificates and proxies.
+    """Any thread may use it. `token` is an access token, or a function that gives one which is still valid. With `key`, the caller's own
+    (`keys.read_actor_key`), it signs what it submits. `transport` is httpx's, for client certificates and proxies.
 
     Every method raises ProblemError for what trying again does not help against, and UnavailableError when the gateway could not be asked
     for `patience_seconds`; until then what is safe is tried again, at the pace that the gateway asks for.
@@ -203,10 +206,12 @@ class Client:
         url: str,
         token: str | Callable[[], str],
         *,
+        key: Ed25519PrivateKey | None = None,
         patience_seconds: float = PATIENCE_SECONDS,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self._token = token if callable(token) else lambda: token
+        self._key = key
         self._patience_seconds = patience_seconds
         self._http = httpx.Client(base_url=url, transport=transport, timeout=TIMEOUT_SECONDS)
 
@@ -252,8 +257,8 @@ class Client:
         )
 
     def submit(self, event: Event, *, wait_seconds: float = 0) -> Outcome:
-        """Submit an event, and wait so long for the ledger's word on it. Its actor must be the caller; in the log the event has an id that
-        the gateway derives from actor and `meta.event_id`: the outcome tells it.
+        """Submit an event, and wait so long for the ledger's word on it. Its actor must be the caller. In the log a signed event is
+        what it is here; another has an id that the gateway derives from actor and `meta.event_id`: the outcome tells it.
 
         A request that got no answer, or was turned away, is sent again as it was: with the same key it is the same submission. Where the
         gateway itself does not know what became of it, it is not sent again but asked after. Raises UnavailableError when certainly nothing
@@ -262,14 +267,15 @@ class Client:
         actor = event.meta.actor
         if (actor.actor_id, actor.party_id) != (self.me.actor_id, self.me.party_id):
             raise ValueError(f"meta.actor: expected {self.me.actor_id} of {self.me.party_id}, found {actor.actor_id} of {actor.party_id}")
-        path, body = _request(event)
-        key = {"Idempotency-Key": str(event.meta.event_id), "Content-Type": "application/json"}
+        if self._key is not None:
+            event = sign(event, self._key)
+        path, body, about = _request(event)
         trying = _Trying(self._patience_seconds)
         ruled_by = time.monotonic() + wait_seconds
         may_have_arrived = False
         while True:
             wait = max(0, min(MAX_WAIT_SECONDS, round(ruled_by - time.monotonic())))
-            headers = {**self._headers(), **key, **({"Prefer": f"wait={wait}"} if wait else {})}
+            headers = {**self._headers(), **about, **({"Prefer": f"wait={wait}"} if wait else {})}
             try:
                 answer = self._http.post(path, content=body, headers=headers, timeout=TIMEOUT_SECONDS + wait)
                 said = _submitted(answer)
@@ -431,16 +437,19 @@ def _may_have_arrived(error: Exception) -> bool:
     return not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
 
 
-def _request(event: Event) -> tuple[str, str]:
-    """Path and body. The same event gives the same bytes."""
+def _request(event: Event) -> tuple[str, str | bytes, dict[str, str]]:
+    """Path, body and headers. The same event gives the same."""
     route = _ROUTES.get(type(event))
     if route is None:
         raise ValueError(f"{event.type}: expected an event that people submit, found one of Aidtrail's own")
+    if event.meta.signature is not None:
+        return "/v1/submissions", encode(event), {"Content-Type": PAYLOAD_TYPE}
     meta = event.meta.model_dump(mode="json", exclude_none=True)
     stated = event.model_dump(mode="json", exclude_none=True, exclude={"meta"})
     fields = {field: stated.pop(field) for field in route.fields}
     body = {**stated, **{name: meta[name] for name in ABOUT if meta.get(name)}, "role": event.meta.actor.role}
-    return f"/v1/donations/{event.meta.donation_id}/{route.path.format(**fields)}", json.dumps(body, ensure_ascii=False)
+    headers = {"Idempotency-Key": str(event.meta.event_id), "Content-Type": "application/json"}
+    return f"/v1/donations/{event.meta.donation_id}/{route.path.format(**fields)}", json.dumps(body, ensure_ascii=False), headers
 
 
 def _said(answer: httpx.Response) -> dict[str, Any]:

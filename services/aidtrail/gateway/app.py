@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI, Query
 from fastapi.responses import JSONResponse, PlainTextResponse
 
-from aidtrail.gateway import openapi, problems, reading, schema_registry, submitting
+from aidtrail.gateway import openapi, problems, reading, schema_registry, signed, submitting
 from aidtrail.gateway.limits import Limits
 from aidtrail.gateway.measured import Measured
 from aidtrail.gateway.state import Gateway, gateway
@@ -33,6 +33,8 @@ def create(shared: Gateway | None, topics: Topics, services: Sequence[str] = SER
     )
     for service in services:
         app.include_router(submitting.router(service))
+    if services:
+        app.include_router(signed.router(services))
     app.include_router(reading.router)
     app.include_router(schema_registry.router(topics), prefix="/registry")
     app.add_middleware(Limits)

@@ -80,22 +80,25 @@ class Intake:
         self._waits_end = False
         self._submissions: OrderedDict[UUID, _Submission] = OrderedDict()
 
-    async def submit(self, event: Event) -> bytes:
-        """Returns once the log has acknowledged the event: the SHA-256 of the submission. That of an equal request before it, where there
-        was one with the same event id; nothing is appended then, unless it is not known whether the first is in the log.
+    async def submit(self, event: Event, value: bytes) -> bytes:
+        """Returns once the log has acknowledged the event, whose bytes are `value`: the SHA-256 of the submission. That of an equal request
+        before it, where there was one with the same event id; nothing is appended then, unless it is not known whether the first is in the
+        log.
 
-        Raises UnavailableError when it certainly was not submitted, AppendUnknownError when that is not known, KeyReused when the id stands
-        for another request.
+        Raises UnavailableError when it certainly was not submitted, AppendUnknownError when that is not known, KeyReused or IdReused when
+        the id stands for another request.
         """
         with tracing.sending(self._topics.submitted):
-            return await self._submit(event)
+            return await self._submit(event, value)
 
-    async def _submit(self, event: Event) -> bytes:
+    async def _submit(self, event: Event, value: bytes) -> bytes:
         submission = self._submissions.get(event.meta.event_id)
+        if submission is not None and event.meta.signature is not None and submission.sha256 != codec.sha256(value):
+            raise problems.IdReused
         if submission is not None and submission.source != event.meta.source:
             raise problems.KeyReused
         if submission is None or submission.is_unknown:
-            submission = self._enter(event, again=submission is not None)
+            submission = self._enter(event, value, again=submission is not None)
         await asyncio.wait({submission.done}, timeout=self._acknowledge_seconds)
         if not submission.done.done():
             if not self._withdrawn(submission):
@@ -159,9 +162,9 @@ class Intake:
         if self._looking is not None:
             self._looking.cancel()
 
-    def _enter(self, event: Event, *, again: bool) -> _Submission:
+    def _enter(self, event: Event, value: bytes, *, again: bool) -> _Submission:
         key = event.meta.donation_id.encode()
-        draft = Draft(self._topics.submitted, partition_of(key, self._partitions), key, codec.encode(event), tracing.current())
+        draft = Draft(self._topics.submitted, partition_of(key, self._partitions), key, value, tracing.current())
         submission = _Submission(event, draft, again=again)
         with self._changed:
             if self._closing or self._under_way >= MAX_IN_FLIGHT:

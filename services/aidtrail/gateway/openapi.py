@@ -16,6 +16,7 @@ from aidtrail.domain import events as e
 from aidtrail.domain.authority import SUBMITTERS
 from aidtrail.gateway import problems
 from aidtrail.routes import ABOUT, ROUTES, Route
+from aidtrail.signatures import PAYLOAD_TYPE
 
 VERSION = "1"
 """That of the paths, /v1, and not the release's: a release that changes nothing here leaves the document as it is."""
@@ -178,7 +179,9 @@ def describe(app: FastAPI) -> dict[str, Any]:
             operation["security"] = [{"accessToken": []}]
             operation["parameters"] = [_parameter(each) for each in operation.get("parameters", ())]
             route = routes.get(operation.pop("x-event", ""))
-            if route is None:
+            if operation["operationId"] == "submitSigned":
+                _submit_signed(operation, responses)
+            elif route is None:
                 _read(operation, responses)
             else:
                 _submit(operation, route, schemas, responses)
@@ -232,6 +235,18 @@ def _submit(operation: dict[str, Any], route: Route, schemas: dict[str, Any], re
         status: {"$ref": f"#/components/responses/{name}"} for status, name in (("201", "Admitted"), ("202", "Taken"))
     }
     _problems(operation, _SUBMITTING, responses)
+
+
+def _submit_signed(operation: dict[str, Any], responses: dict[str, Any]) -> None:
+    operation["requestBody"] = {
+        "required": True,
+        "description": "The submission's own bytes: 0x00, the schema's id, the event in Avro with its signature.",
+        "content": {PAYLOAD_TYPE: {}},
+    }
+    links = {"submission": _LINKS["submission"]}
+    operation["responses"] = {status: {**_SUBMITTED[name], "links": links} for status, name in (("201", "Admitted"), ("202", "Taken"))}
+    swapped = {problems.NotJson: problems.NotAvro, problems.KeyReused: problems.IdReused}
+    _problems(operation, tuple(swapped.get(problem, problem) for problem in _SUBMITTING), responses)
 
 
 def _problems(operation: dict[str, Any], found: tuple[type[StatusProblem], ...], responses: dict[str, Any]) -> None:

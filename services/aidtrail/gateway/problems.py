@@ -55,6 +55,12 @@ class NotJson(StatusProblem):
     status, title, type_ = 415, "Not application/json", f"{PREFIX}/not-json"
 
 
+class NotAvro(StatusProblem):
+    """Signed events are submitted as application/vnd.aidtrail.event+avro: the submission's own bytes. Nothing was submitted."""
+
+    status, title, type_ = 415, "Not application/vnd.aidtrail.event+avro", f"{PREFIX}/not-avro"
+
+
 class HeadersTooLarge(StatusProblem):
     """The request's headers are larger than any that this service reads. Nothing was submitted."""
 
@@ -72,6 +78,12 @@ class KeyReused(StatusProblem):
     """The Idempotency-Key was used before, by the same actor, for another request. Nothing was submitted now."""
 
     status, title, type_ = 422, "Idempotency-Key used for another request", f"{PREFIX}/key-reused"
+
+
+class IdReused(StatusProblem):
+    """The event's id is that of another submission. Give each event an id of its own."""
+
+    status, title, type_ = 422, "Event id of another submission", f"{PREFIX}/id-reused"
 
 
 class Refused(StatusProblem):
@@ -109,8 +121,8 @@ class Internal(StatusProblem):
 
 
 ALL: tuple[type[StatusProblem], ...] = (
-    Unauthenticated, NotPermitted, NotFound, TooSlow, TooLarge, NotJson, HeadersTooLarge, Malformed, KeyReused, Refused, LogUnavailable,
-    ViewsUnavailable, Unknown, Internal,
+    Unauthenticated, NotPermitted, NotFound, TooSlow, TooLarge, NotJson, NotAvro, HeadersTooLarge, Malformed, KeyReused, IdReused,
+    Refused, LogUnavailable, ViewsUnavailable, Unknown, Internal,
 )  # fmt: skip
 
 

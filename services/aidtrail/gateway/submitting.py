@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 import secrets
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -30,6 +31,9 @@ MAX_WAIT_SECONDS = 30
 CHANNEL = "http"
 KEY = "^[!-~]{1,255}$"
 """Of an Idempotency-Key: visible ASCII characters."""
+PREFER = "wait=N: answer with the outcome, if there is one in N seconds."
+Own = Callable[[Outcome], Awaitable[Outcome]]
+"""The outcome, if it is that of what is submitted; raises a problem if its id stood for something else."""
 Gateway = Annotated[state.Gateway, Depends(state.gateway)]
 Caller = Annotated[Person, Depends(state.person)]
 
@@ -50,11 +54,11 @@ def _add(router: APIRouter, route: Route) -> None:
         person: Caller,
         donation_id: Annotated[str, Path(pattern=e.DONATION_ID)],
         idempotency_key: Annotated[str | None, Header(description="Makes the request safe to send again.", pattern=KEY)] = None,
-        prefer: Annotated[str | None, Header(description="wait=N: answer with the outcome, if there is one in N seconds.")] = None,
+        prefer: Annotated[str | None, Header(description=PREFER)] = None,
     ) -> Response:
         stated = _stated(route, request, await request.body())
         with tracing.continued(request.headers.get(tracing.HEADER)):
-            return await _submit(gateway, person, route, stated, donation_id, idempotency_key, _wait_seconds(prefer))
+            return await _submit(gateway, person, route, stated, donation_id, idempotency_key, wait_seconds(prefer))
 
     router.add_api_route(
         f"/{route.path}",
@@ -73,9 +77,9 @@ def _add(router: APIRouter, route: Route) -> None:
 
 
 async def _submit(
-    gateway: state.Gateway, person: Person, route: Route, stated: dict[str, Any], donation_id: str, key: str | None, wait_seconds: float
+    gateway: state.Gateway, person: Person, route: Route, stated: dict[str, Any], donation_id: str, key: str | None, seconds: float
 ) -> Response:
-    row = await asyncio.to_thread(_donation, gateway, donation_id)
+    row = await asyncio.to_thread(donation, gateway, donation_id)
     subject = None if row is None else subject_of(gateway, row)
     request_sha256 = _digest(person, route, donation_id, stated)
     role = _role(person, route.event, stated, subject)
@@ -85,37 +89,52 @@ async def _submit(
         raise problems.NotFound
     event = _event(gateway, person, role, route, donation_id, stated, key, request_sha256)
     event_id = event.meta.event_id
-    headers = {"Location": f"/v1/submissions/{event_id}"}
     if key is not None:
-        before = (await asyncio.to_thread(_outcomes, gateway, event_id)).get(event_id)
+        before = await asyncio.to_thread(outcome_of, gateway, event_id)
         if before is not None:
-            return await _answer(gateway, person, event_id, await _of_this_request(gateway, before, request_sha256), headers)
+            return await answer(gateway, person, event_id, await _of_this_request(gateway, before, request_sha256))
+    value = codec.encode(event)
+
+    async def own(outcome: Outcome) -> Outcome:
+        if outcome.submission_sha256 == codec.sha256(value):
+            return outcome
+        return await _of_this_request(gateway, outcome, request_sha256)  # the same key, at the same moment, by another way
+
+    return await submitted(gateway, person, event, value, seconds, own)
+
+
+async def submitted(gateway: state.Gateway, person: Person, event: e.Event, value: bytes, seconds: float, own: Own) -> Response:
+    """Append an event whose bytes are `value`, and say what became of it as far as it is known in so many seconds."""
+    event_id = event.meta.event_id
     try:
-        await gateway.intake.submit(event)
+        await gateway.intake.submit(event, value)
     except UnavailableError as error:
         raise problems.LogUnavailable(str(error)) from None
     except AppendUnknownError:
-        raise problems.Unknown(headers={**headers, "Retry-After": "2"}, event_id=str(event_id)) from None
-    if wait_seconds:
-        outcome = await gateway.intake.outcome(event_id, wait_seconds)
+        raise problems.Unknown(headers=_location(event_id) | {"Retry-After": "2"}, event_id=str(event_id)) from None
+    if seconds:
+        outcome = await gateway.intake.outcome(event_id, seconds)
         if outcome is not None:
-            if outcome.submission_sha256 != codec.sha256(codec.encode(event)):  # the same key, at the same moment, by another way
-                outcome = await _of_this_request(gateway, outcome, request_sha256)
-            return await _answer(gateway, person, event_id, outcome, headers | {"Preference-Applied": f"wait={wait_seconds:.0f}"})
-    return JSONResponse({"event_id": str(event_id), "donation_id": donation_id, "outcome": "pending"}, 202, headers)
+            return await answer(gateway, person, event_id, await own(outcome), {"Preference-Applied": f"wait={seconds:.0f}"})
+    said = {"event_id": str(event_id), "donation_id": event.meta.donation_id, "outcome": "pending"}
+    return JSONResponse(said, 202, _location(event_id))
 
 
-async def _answer(gateway: state.Gateway, person: Person, event_id: UUID, outcome: Outcome, headers: dict[str, str]) -> Response:
+async def answer(
+    gateway: state.Gateway, person: Person, event_id: UUID, outcome: Outcome, headers: dict[str, str] | None = None
+) -> Response:
     """The outcome; with the donation's status for those who may see it: a bank that reports on a payment may not."""
+    headers = _location(event_id) | (headers or {})
     if outcome.outcome == "refused":
         raise problems.Refused(
             f"expected {outcome.expected}, found {outcome.found}", headers=headers, event_id=str(event_id),
             reason=outcome.reason, expected=outcome.expected, found=outcome.found,
         )  # fmt: skip
     said = await asyncio.to_thread(visible_json, gateway, person, outcome.donation_id)
-    donation = None if said is None else json.loads(said)
-    answer = {"event_id": str(event_id), "outcome": outcome.outcome, "version": outcome.version, "donation": donation}
-    return JSONResponse(answer, 201, headers)
+    status = None if said is None else json.loads(said)
+    return JSONResponse(
+        {"event_id": str(event_id), "outcome": outcome.outcome, "version": outcome.version, "donation": status}, 201, headers
+    )
 
 
 async def _of_this_request(gateway: state.Gateway, outcome: Outcome, request_sha256: str) -> Outcome:
@@ -129,17 +148,21 @@ async def _of_this_request(gateway: state.Gateway, outcome: Outcome, request_sha
     return outcome
 
 
-def _donation(gateway: state.Gateway, donation_id: str) -> DonationRow | None:
+def _location(event_id: UUID) -> dict[str, str]:
+    return {"Location": f"/v1/submissions/{event_id}"}
+
+
+def donation(gateway: state.Gateway, donation_id: str) -> DonationRow | None:
     with gateway.reader() as views:
         return views.donation(donation_id)
 
 
-def _outcomes(gateway: state.Gateway, event_id: UUID) -> Any:
+def outcome_of(gateway: state.Gateway, event_id: UUID) -> Outcome | None:
     with gateway.reader() as views:
-        return views.outcomes([event_id])
+        return views.outcomes([event_id]).get(event_id)
 
 
-def _wait_seconds(prefer: str | None) -> float:
+def wait_seconds(prefer: str | None) -> float:
     """RFC 7240, section 4.3. What is not understood is no preference."""
     found = re.search(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,3})", prefer or "")
     return float(min(int(found[1]), MAX_WAIT_SECONDS)) if found else 0.0
