@@ -7,7 +7,7 @@ import pytest
 from psycopg import sql
 
 from aidtrail.domain import events as e
-from aidtrail.views import schema
+from aidtrail.views import schema, writer
 from aidtrail.views.reader import Filters, Reader, Sight
 from tests.acts import Acts, full_life, money
 from tests.pipeline import Pipeline
@@ -200,6 +200,24 @@ def test_an_open_reader_sees_the_build_that_goes_live_whatever_its_columns(reade
         schema.drop_build(connection, empty)
 
     assert seen() == before
+
+
+def test_rows_written_one_by_one_are_those_written_by_copy(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from aidtrail.audit.rebuild import rebuild
+    from tests.pipeline import TOPICS
+
+    monkeypatch.setattr(writer, "FEW", 1_000_000)
+    running, refused = Pipeline(database_url, tmp_path), Acts(CHILDLESS, NOW).confirmed()
+    life = list(full_life(LIFE, NOW))
+    running.submit([*life[:10], refused])
+    running.submit([*life[10:], *waiting(), observed()])
+    monkeypatch.setattr(writer, "FEW", 0)
+    found = rebuild(running.log, TOPICS, database_url)
+    running.close()
+
+    assert found.total_differences == 0, found.named
+    assert found.sha256 == found.live_sha256
+    assert all(found.rows[table] > 0 for table in ("entries", "refusals", "donations", "amounts", "approvals"))
 
 
 def test_a_rebuild_of_these_views_is_equal(pipeline: Pipeline, tmp_path: Path) -> None:
