@@ -117,6 +117,17 @@ def test_end_offsets_name_every_partition_and_the_offset_after_its_last_record(l
     assert log.end_offsets(topic) == {0: 1, 1: 0, 2: 4}
 
 
+def test_a_reader_knows_where_its_partitions_end_now(topic: str, appender: Appender, reader: Reader) -> None:
+    reader.assign({0: 0, 2: 0})
+    before = reader.end_offsets()
+    appender.append(drafts(topic, numbered(3), partition=2) + drafts(topic, numbered(1), partition=1))
+
+    assert before == {0: 0, 2: 0}
+    assert reader.end_offsets() == {0: 0, 2: 3}
+    assert values(read(reader, 3)) == numbered(3)
+    assert reader.end_offsets() == {0: 0, 2: 3}
+
+
 def test_keys_and_values_come_back_byte_for_byte(topic: str, appender: Appender, reader: Reader) -> None:
     wanted = [(b"D-1", b""), (b"D-2", bytes(range(256)) * 400), (b"\xff\x00", b"\x00"), (b"D-3", b"\\x00\n\t")]
     appender.append([Draft(topic, 1, key, value) for key, value in wanted])

@@ -19,7 +19,6 @@ class RegistryReader:
     """The registry as of the newest record."""
 
     def __init__(self, log: Log, topic: str) -> None:
-        self._log = log
         self._topic = topic
         self._reader = log.reader(topic)
         self._reader.assign({0: 0})
@@ -29,7 +28,7 @@ class RegistryReader:
     def follow(self) -> Registry:
         """Read to the end of the topic as it is now. So a submission that was appended after a registry record was acknowledged is ruled
         on with that record. Raises UnavailableError when the end cannot be reached in 30 s."""
-        end = self._log.end_offsets(self._topic)[0]
+        end = self._reader.end_offsets()[0]
         deadline = time.monotonic() + READ_SECONDS
         while self._next_offset < end:
             if time.monotonic() > deadline:

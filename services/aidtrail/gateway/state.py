@@ -201,7 +201,7 @@ async def person(request: Request) -> Person:
     return await found.person(request.headers.get("authorization"))
 
 
-def known_query(request: Request) -> None:
+async def known_query(request: Request) -> None:
     """Raises Malformed for a parameter that the path does not have: one that was passed over in silence would be a filter that does not
     filter."""
     known = {field.alias for field in request.scope["route"].dependant.query_params}

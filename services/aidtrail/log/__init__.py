@@ -75,6 +75,10 @@ class Reader(Protocol):
         the log cannot be reached: an outage is ridden out, not raised. Raises UnavailableError when reading is refused for good (no rights,
         an offset that is no longer in the log)."""
 
+    def end_offsets(self) -> dict[int, int]:
+        """As that of `Log`, for the partitions assigned, over this reader's own connection: one question where that asks several. Raises
+        UnavailableError when there is no answer."""
+
     def close(self) -> None: ...
 
 

@@ -310,6 +310,13 @@ class KafkaReader:
             raise UnavailableError(f"{self._topic} cannot be read: {type(error).__name__} {error}") from error
         return {at.partition: records for at, records in batches.items()}
 
+    def end_offsets(self) -> dict[int, int]:
+        try:
+            found = self._consumer.end_offsets(self._consumer.assignment())
+        except (KafkaError, OSError) as error:
+            raise UnavailableError(f"the end of {self._topic} cannot be read: {type(error).__name__} {error}") from error
+        return {at.partition: end for at, end in sorted(found.items())}
+
     def close(self) -> None:
         with suppress(KafkaError):
             self._consumer.close(autocommit=False, timeout_ms=CLOSE_SECONDS * 1000)

@@ -159,6 +159,10 @@ class MemoryReader:
                 self._next_offsets[number] = self._next_offsets.pop(number) + len(records)
             return batches
 
+    def end_offsets(self) -> dict[int, int]:
+        with self._changed:
+            return {number: len(self._partitions[number]) for number in sorted(self._next_offsets)}
+
     def close(self) -> None:
         self._next_offsets = {}
 

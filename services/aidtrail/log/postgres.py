@@ -247,6 +247,18 @@ class PostgresReader:
                 return batches
             self._wait(min(left, REREAD_SECONDS))
 
+    def end_offsets(self) -> dict[int, int]:
+        query = "SELECT partition, next_offset FROM log.partitions WHERE topic = %s AND partition = ANY(%s) ORDER BY partition"
+        if self._connection is None:
+            self._connect()
+        assert self._connection is not None
+        try:
+            with _outages():
+                return dict(self._connection.execute(query, (self._topic, list(self._next_offsets))).fetchall())
+        except UnavailableError:
+            self._drop()
+            raise
+
     def close(self) -> None:
         self._drop()
 
