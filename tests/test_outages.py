@@ -5,14 +5,19 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from threading import Event
 from time import monotonic
 
 import pytest
+from prometheus_client import REGISTRY
 
+from aidtrail import service
 from aidtrail.errors import UnavailableError
+from aidtrail.ledger import Ledger
 from aidtrail.log.kafka import KafkaLog
 from aidtrail.log.memory import MemoryLog
 from aidtrail.projector import Projector
+from aidtrail.service import Pulse
 from aidtrail.views import schema
 from tests.bench import lives
 from tests.brokers import Broker
@@ -164,6 +169,44 @@ def test_the_services_ride_out_a_database_and_a_broker_that_are_away(server: Ser
 def test_the_services_ride_out_outages_of_a_minute_each(server: Server, broker: Broker, tmp_path: Path) -> None:
     """Longer than the time after which an append counts as unknown."""
     ride_out(server, broker, tmp_path, seconds=60)
+
+
+def test_services_that_have_nothing_to_do_tell_and_count_an_outage_of_the_broker(
+    broker: Broker, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "LOOK_SECONDS", 1.0)
+    pipeline = Pipeline(broker.bootstrap, database_url, tmp_path, "idle")
+    logs = [KafkaLog([pipeline.bootstrap]) for _ in range(2)]
+    idle = [
+        Ledger(logs[0], pipeline.topics, tmp_path / "ledger", group="ledger"),
+        Projector(logs[1], pipeline.topics, database_url, group="projector"),
+    ]
+    pulses = [Pulse() for _ in idle]
+    stop = Event()
+
+    with ThreadPoolExecutor(len(idle)) as pool:
+        running = [pool.submit(service.run, one, stop, pulse=pulse) for one, pulse in zip(idle, pulses, strict=True)]
+        try:
+            assert eventually(lambda: [pulse.trouble() for pulse in pulses] == [None, None], SECONDS)
+            before = [outages(one.name) for one in idle]
+            broker.kill()
+            assert eventually(lambda: all("Kafka at" in (pulse.trouble() or "") for pulse in pulses), SECONDS)
+            counted = [outages(one.name) - count for one, count in zip(idle, before, strict=True)]
+            broker.start()
+            assert eventually(lambda: [pulse.trouble() for pulse in pulses] == [None, None], SECONDS)
+        finally:
+            stop.set()
+            for one in running:
+                one.result(SECONDS)
+    for log in (*logs, pipeline.log):
+        log.close()
+
+    assert min(counted) >= 1
+    print(f"an outage that {len(idle)} idle services sat out: told by {sum(map(bool, counted))}, counted {int(sum(counted))} times")
+
+
+def outages(name: str) -> float:
+    return REGISTRY.get_sample_value("aidtrail_outages_total", {"service": name}) or 0.0
 
 
 def test_a_connection_lost_while_a_projector_prepares_its_views_is_an_outage(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

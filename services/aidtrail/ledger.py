@@ -22,6 +22,7 @@ from aidtrail.log import Appended, Appender, Log, Record
 from aidtrail.logs import about
 from aidtrail.registry_reader import RegistryReader
 from aidtrail.ruling import EPOCH, NO_DONATION, Account, Outcome, donation_of, restore, rule
+from aidtrail.service import Watch
 from aidtrail.topics import Topics, require_write
 from aidtrail.tracing import Spans
 
@@ -174,6 +175,7 @@ class Ledger:
         require_write(log, topics.recorded)
         self._registry = RegistryReader(log, topics.registry)
         self._reader = log.reader(topics.submitted)
+        self._watch = Watch(log, topics.submitted)
         self._membership = log.join(group, topics.submitted)
         self._appender: Appender | None = None
         self._mine: dict[int, Partition] = {}
@@ -183,6 +185,7 @@ class Ledger:
         with _STEP["poll"].time():
             records = self._reader.poll(MAX_BATCH, POLL_SECONDS)
         if not records:
+            self._watch.look()
             return 0
         spans = Spans(records)
         with _STEP["rule"].time():

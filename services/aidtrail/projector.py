@@ -9,6 +9,7 @@ from aidtrail.domain.fold import apply
 from aidtrail.errors import FenceLostError
 from aidtrail.log import Log
 from aidtrail.projection import MAX_BATCH, Apply, Projection
+from aidtrail.service import Watch
 from aidtrail.topics import Topics
 from aidtrail.views import schema
 from aidtrail.views.writer import Writer
@@ -44,6 +45,7 @@ class Projector:
         self._log = log
         self._partitions = topics.require(log)
         self._reader = log.reader(topics.recorded)
+        self._watch = Watch(log, topics.recorded)
         self._membership = log.join(group, topics.recorded)
         self._projection: Projection | None = None
         self._mine: frozenset[int] = frozenset()
@@ -83,6 +85,7 @@ class Projector:
         else:
             projection.settle()
             projected, written = 0, self._positions(projection)
+            self._watch.look()
         self._publish(written)
         return projected
 

@@ -10,11 +10,14 @@ from typing import Protocol
 
 from aidtrail import metrics
 from aidtrail.errors import UnavailableError
+from aidtrail.log import Log
 
 logger = logging.getLogger(__name__)
 
 MAX_WAIT_SECONDS = 5.0
 COLLECT_SECONDS = 1.0
+LOOK_SECONDS = 10.0
+"""How often a service that has nothing to do asks whether the log is there."""
 STUCK_SECONDS = 300.0
 """No turn takes so long once the first is done: a client library waits for something that will not come, and a restart helps."""
 
@@ -54,6 +57,20 @@ class Pulse:
         """A first turn may read a whole log: it counts as starting, and takes as long as it takes."""
         silent_seconds = 0.0 if self._turned_at is None else self._clock() - self._turned_at
         return f"stuck: no turn has ended for {silent_seconds:.0f} s" if silent_seconds > STUCK_SECONDS else None
+
+
+class Watch:
+    """Tells a service that finds nothing to read whether there is nothing, or no log: a reader rides an outage out without a word."""
+
+    def __init__(self, log: Log, topic: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._log, self._topic, self._clock = log, topic, clock
+        self._looked_at = clock()
+
+    def look(self) -> None:
+        """Ask the log, if LOOK_SECONDS have passed since it last answered. Raises UnavailableError when it does not."""
+        if self._clock() - self._looked_at >= LOOK_SECONDS:
+            self._log.end_offsets(self._topic)
+            self._looked_at = self._clock()
 
 
 def run(service: Service, stop: Event, ready: Callable[[], None] = lambda: None, pulse: Pulse | None = None) -> None:
