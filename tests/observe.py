@@ -1,8 +1,8 @@
 """`make observe`: the whole deployment as plain processes on a real Kafka, PostgreSQL and Prometheus, while the demo's story is played many
 times over.
 
-Every panel of every dashboard is asked as Grafana asks it. Each must have data, all of it finite, and the sums of money that Prometheus has
-must be those of the views. Each dashboard is drawn to build/observe/NAME.png, for a person to look at.
+Every panel of every dashboard is asked as Grafana asks it. Each must have data, none of it infinite, and the sums of money that Prometheus
+has must be those of the views. Each dashboard is drawn to build/observe/NAME.png, for a person to look at.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -65,9 +65,12 @@ class Told(NamedTuple):
     rows: list[tuple[Any, ...]]
 
     @property
-    def is_empty(self) -> bool:
+    def fault(self) -> str | None:
+        """Why nobody can read it. Not a number is what Grafana leaves a gap for: a share of nothing."""
         values = [value for points in self.series.values() for _, value in points]
-        return not self.rows and not any(math.isfinite(value) for value in values)
+        if any(math.isinf(value) for value in values):
+            return "infinite"
+        return "empty" if not self.rows and all(math.isnan(value) for value in values) else None
 
 
 class Prometheus:
@@ -221,6 +224,11 @@ class Observed:
         found = self.prometheus.instant("aidtrail:amount:max")
         return views, {tuple(one["metric"][label] for label in labels): float(one["value"][1]) for one in found}
 
+    def agrees_on_money(self) -> bool:
+        """That there is some, too: two that know of none agree."""
+        views, told = self.money()
+        return views == told and any(views.values())
+
     def told(self, panel: dict[str, Any]) -> Told:
         """What a panel shows, its variables set to the first value that there is."""
         series: dict[str, list[tuple[float, float]]] = {}
@@ -268,7 +276,7 @@ def observed(rules: Path = PROMETHEUS) -> Iterator[Observed]:
         yield seen
 
 
-UNITS = {"short": "", "reqps": "a second", "wps": "a second"}
+UNITS = {"short": "", "reqps": "a second", "wps": "a second", "cpm": "a minute"}
 """Grafana's names of units in words; what is not here is said as it is."""
 
 
@@ -296,7 +304,10 @@ def draw(name: str, told: dict[str, Told], file: Path) -> None:
         box = ((at["x"] + 0.9) / 24, 1 - (at["y"] + at["h"] - 1.1) / height, (at["w"] - 1.4) / 24, (at["h"] - 2.1) / height)
         axes = figure.add_axes(box)
         axes.set_title(panel["title"], fontsize=10, loc="left")
-        if panel["type"] == "timeseries":
+        if shown.fault:
+            axes.axis("off")
+            axes.text(0.5, 0.4, shown.fault, fontsize=22, ha="center", va="center", color="red")
+        elif panel["type"] == "timeseries":
             for legend, points in sorted(shown.series.items()):
                 moments = [datetime.fromtimestamp(moment, UTC) for moment, _ in points]
                 axes.plot(moments, [value for _, value in points], label=legend[:40], linewidth=1)
@@ -306,8 +317,19 @@ def draw(name: str, told: dict[str, Told], file: Path) -> None:
             axes.xaxis.set_major_formatter(mpl.dates.DateFormatter("%H:%M:%S"))
             axes.set_ylabel(UNITS.get(unit := panel["fieldConfig"]["defaults"]["unit"], unit), fontsize=7)
             axes.yaxis.set_major_formatter("{x:,.10g}")
+        elif panel["type"] == "state-timeline":
+            for place, (legend, points) in enumerate(sorted(shown.series.items())):
+                moments = [datetime.fromtimestamp(moment, UTC) for moment, _ in points]
+                axes.plot(moments, [place] * len(moments), linewidth=8)
+                axes.text(moments[0], place, f" {legend}", fontsize=9, va="center")
+            axes.set_yticks([])
+            axes.margins(y=0.2)
+            axes.xaxis.set_major_formatter(mpl.dates.DateFormatter("%H:%M:%S"))
         elif panel["type"] == "bargauge":
-            axes.barh(list(shown.series), [points[-1][1] for points in shown.series.values()])
+            axes.barh(range(len(shown.series)), [points[-1][1] for points in shown.series.values()])
+            for place, legend in enumerate(shown.series):
+                axes.text(0, place, f" {legend}", fontsize=9, va="center")
+            axes.set_yticks([])
             axes.invert_yaxis()
             axes.xaxis.set_major_formatter("{x:,.10g}")
             axes.tick_params(labelsize=8)
@@ -326,19 +348,17 @@ def draw(name: str, told: dict[str, Told], file: Path) -> None:
     pyplot.close(figure)
 
 
-def look(seen: Observed) -> int:
-    """Ask every panel and draw every dashboard; returns how many panels were empty."""
-    empty = []
+def look(ask: Callable[[dict[str, Any]], Told], names: Iterable[str] = NAMES, output: Path = OUTPUT) -> list[str]:
+    """Ask every panel of these dashboards and draw them; returns the faults that were found, a line for each panel that has one."""
+    faults = []
     total = 0
-    for name in NAMES:
-        told = {panel["title"]: seen.told(panel) for panel in panels(name)}
+    for name in names:
+        told = {panel["title"]: ask(panel) for panel in panels(name)}
         total += len(told)
-        empty += [f"{name}: {title}" for title, shown in told.items() if shown.is_empty]
-        draw(name, told, OUTPUT / name.replace(".json", ".png"))
-    for title in empty:
-        print(f"empty: {title}")
-    print(f"panels {total}, empty {len(empty)}; drawn to {OUTPUT.relative_to(ROOT)}")
-    return len(empty)
+        faults += [f"{shown.fault}: {name}: {title}" for title, shown in told.items() if shown.fault]
+        draw(name, told, output / name.replace(".json", ".png"))
+    print(*faults, f"panels {total}, empty or infinite {len(faults)}; drawn to {output}", sep="\n")
+    return faults
 
 
 def main(words: list[str] | None = None) -> int:
@@ -352,15 +372,15 @@ def main(words: list[str] | None = None) -> int:
         assert eventually(seen.is_projected, 60)
         seen.audit("replay", "rebuild")
         print(f"{count} submissions of {arguments.donations} donations, 2 forged records, all in the views")
-        assert eventually(lambda: seen.money()[0] == seen.money()[1], 60), seen.money()
+        assert eventually(seen.agrees_on_money, 60), seen.money()
         print(f"{len(seen.money()[0])} sums of money, equal in the views and in Prometheus")
         assert eventually(lambda: seen.prometheus.alerts()["AidtrailParked"] == "firing", 120), seen.prometheus.alerts()
-        empty = look(seen)
+        faults = look(seen.told)
         states = seen.prometheus.alerts()
         for name, state in sorted(states.items()):
             print(f"{name:<32}{state}")
         print(f"alerts {len(states)}, firing {sum(state == 'firing' for state in states.values())}")
-    return 1 if empty else 0
+    return 1 if faults else 0
 
 
 if __name__ == "__main__":

@@ -74,6 +74,8 @@ def test_a_dashboard_keeps_the_linters_rules(name: str) -> None:
         assert panel["description"].endswith("."), panel["title"]
         assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
         assert panel["targets"], panel["title"]
+        if panel["type"] in ("stat", "bargauge"):
+            assert panel["fieldConfig"]["defaults"]["thresholds"]["steps"], f"{panel['title']}: red from 80 on, by Grafana's default"
         for target in panel["targets"]:
             assert target["datasource"] == panel["datasource"]
             assert target["datasource"]["uid"] in ("${prometheus}", "${postgres}"), panel["title"]

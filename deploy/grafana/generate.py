@@ -12,12 +12,17 @@ from typing import Any, NamedTuple
 
 warnings.filterwarnings("ignore", "Prefer using dashboardv2", DeprecationWarning)  # that format is for Grafana 13; this one is read by all
 
-from grafana_foundation_sdk.builders import bargauge, common, dashboard, prometheus, stat, table, timeseries  # noqa: E402
+from grafana_foundation_sdk.builders import bargauge, common, dashboard, prometheus, stat, statetimeline, table, timeseries  # noqa: E402
 from grafana_foundation_sdk.cog.builder import Builder  # noqa: E402
 from grafana_foundation_sdk.cog.encoder import JSONEncoder  # noqa: E402
 from grafana_foundation_sdk.cog.variants import Dataquery  # noqa: E402
-from grafana_foundation_sdk.models.common import DataSourceRef  # noqa: E402
-from grafana_foundation_sdk.models.dashboard import DashboardCursorSync, VariableRefresh  # noqa: E402
+from grafana_foundation_sdk.models.common import DataSourceRef, VisibilityMode  # noqa: E402
+from grafana_foundation_sdk.models.dashboard import (  # noqa: E402
+    DashboardCursorSync,
+    Threshold,
+    ThresholdsMode,
+    VariableRefresh,
+)
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat  # noqa: E402
 
 FOLDER = Path(__file__).parent / "dashboards"
@@ -39,8 +44,11 @@ class Sql(Dataquery, Builder[Dataquery]):
         return {"refId": "A", "datasource": VIEWS, "format": "table", "rawQuery": True, "editorMode": "code", "rawSql": self._text}
 
 
+KINDS = {"graph": timeseries, "spans": statetimeline, "number": stat, "bars": bargauge, "table": table}
+
+
 class Panel(NamedTuple):
-    """One panel. `queries` maps legends to PromQL, or is SQL; `width` is of 24."""
+    """One panel. `queries` maps legends to PromQL, or is SQL; `width` is of 24. A figure is red from `red_from` on."""
 
     kind: str
     title: str
@@ -48,34 +56,46 @@ class Panel(NamedTuple):
     queries: dict[str, str] | str
     unit: str = "short"
     width: int = 8
+    red_from: float | None = None
 
     def build(self) -> Any:
-        made: Any = {"graph": timeseries, "number": stat, "bars": bargauge, "table": table}[self.kind].Panel()
+        made: Any = KINDS[self.kind].Panel()
         made.title(self.title).description(self.tells).unit(self.unit).span(self.width).height(4 if self.kind == "number" else 8)
         if self.kind in ("number", "bars"):
-            made.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
+            made.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"])).thresholds(self._colours())
+        if self.kind == "spans":
+            made.show_value(VisibilityMode.NEVER).thresholds(self._colours())
         if isinstance(self.queries, str):
             return made.datasource(VIEWS).with_target(Sql(self.queries))
         made.datasource(METRICS)
         for number, (legend, query) in enumerate(self.queries.items()):
             asked = prometheus.Dataquery().expr(query).legend_format(legend).ref_id(chr(ord("A") + number)).datasource(METRICS)
             asked.format(PromQueryFormat.TIME_SERIES)
-            made.with_target(asked.range() if self.kind == "graph" else asked.instant())
+            made.with_target(asked.range() if self.kind in ("graph", "spans") else asked.instant())
         return made
+
+    def _colours(self) -> dashboard.ThresholdsConfig:
+        """Stated always: left alone, Grafana has every figure red from 80 on."""
+        if self.red_from is None:
+            return dashboard.ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps([Threshold(value=None, color="blue")])
+        steps = [Threshold(value=None, color="green"), Threshold(value=self.red_from, color="red")]
+        return dashboard.ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(steps)
 
 
 def graph(title: str, tells: str, queries: dict[str, str], unit: str = "short", width: int = 8) -> Panel:
     return Panel("graph", title, tells, queries, unit, width)
 
 
-def number(title: str, tells: str, query: str, unit: str = "short", width: int = 4) -> Panel:
-    return Panel("number", title, tells, {title: query}, unit, width)
+def number(title: str, tells: str, query: str, unit: str = "short", red_from: float | None = None) -> Panel:
+    return Panel("number", title, tells, {title: query}, unit, 4, red_from)
 
 
 def rows(title: str, tells: str, sql: str, width: int = 12) -> Panel:
     return Panel("table", title, tells, sql, "short", width)
 
 
+UP = 'up{job=~"ledger|projector|timekeeper|gateway|seal"}'
+FIRING = 'ALERTS{alertname=~"Aidtrail.+",alertstate="firing"}'
 PIPELINE: dict[str, list[Panel]] = {
     "Now": [
         number(
@@ -89,16 +109,36 @@ PIPELINE: dict[str, list[Panel]] = {
             "Share of entries that were not visible 5 s after their submission, in the last hour. Allowed: 1%.",
             "aidtrail:time_to_visible_over_5s:ratio_rate1h or vector(0)",
             "percentunit",
+            red_from=0.01,
         ),
-        number("Lag", "Records that ledger and projector have still to read.", "sum(consumergroup_topic:kafka_consumergroup_lag:sum)"),
+        number(
+            "Lag",
+            "Records that ledger and projector have still to read.",
+            "sum(consumergroup_topic:kafka_consumergroup_lag:sum)",
+            red_from=10_000,
+        ),
         number(
             "Views moved",
-            "How long ago anything, donation or heartbeat, last came into the views.",
+            "How long ago anything, donation or heartbeat, last came into the views. Red after three heartbeats of a minute.",
             "time() - aidtrail:views_moved_timestamp_seconds:max",
             "s",
+            red_from=180,
         ),
-        number("Processes that answer", "Of those that Prometheus knows.", 'sum(up{job=~"ledger|projector|timekeeper|gateway|seal"})'),
-        number("Alerts", "Of Aidtrail, that fire.", 'count(ALERTS{alertname=~"Aidtrail.+",alertstate="firing"}) or vector(0)'),
+        number(
+            "Processes that do not answer",
+            "Of those that Prometheus knows; no figure if it knows none.",
+            f"sum(1 - {UP})",
+            red_from=1,
+        ),
+        number("Alerts", "Of Aidtrail, that fire.", f"count({FIRING}) or vector(0)", red_from=1),
+        Panel(
+            "spans",
+            "Alerts that fire",
+            "Which, and since when; empty while none does. What to do about each stands in its runbook.",
+            {"{{alertname}}, {{severity}}": f"count by (alertname, severity) ({FIRING})"},
+            width=24,
+            red_from=1,
+        ),
     ],
     "Flow": [
         graph(
@@ -145,17 +185,17 @@ PIPELINE: dict[str, list[Panel]] = {
             "Time to visible",
             "From the append of a submission to the commit of its effect in the views.",
             {
-                f"{share}": f"histogram_quantile({share}, sum by (le) (rate(aidtrail_time_to_visible_seconds_bucket[$__rate_interval])))"
-                for share in ("0.5", "0.95", "0.99")
+                f"p{share}": f"histogram_quantile(0.{share}, sum by (le) (rate(aidtrail_time_to_visible_seconds_bucket[$__rate_interval])))"
+                for share in (50, 95, 99)
             },
             "s",
         ),
         graph(
             "Slowest twentieth of each step",
-            "Which step of which service takes how long, for one batch.",
+            "Which step of which service takes how long, for one batch. Without poll, which waits for something to do.",
             {
                 "{{service}} {{step}}": "histogram_quantile(0.95,"
-                " sum by (le, service, step) (rate(aidtrail_step_seconds_bucket[$__rate_interval])))"
+                ' sum by (le, service, step) (rate(aidtrail_step_seconds_bucket{step!="poll"}[$__rate_interval])))'
             },
             "s",
         ),
@@ -188,6 +228,7 @@ PIPELINE: dict[str, list[Panel]] = {
             "Outages",
             "Times a minute that a service lost log or database and tried again.",
             {"{{service}}": "60 * sum by (service) (rate(aidtrail_outages_total[$__rate_interval]))"},
+            "cpm",
         ),
         graph(
             "Other writers, unknown appends",
@@ -197,6 +238,7 @@ PIPELINE: dict[str, list[Panel]] = {
                 "batches behind the fence": "60 * sum(rate(aidtrail_projector_fences_lost_total[$__rate_interval]))",
                 "another writer in `recorded`": "60 * sum(rate(aidtrail_ledger_offset_surprises_total[$__rate_interval]))",
             },
+            "cpm",
         ),
         graph(
             "Age of the figures",
@@ -207,23 +249,31 @@ PIPELINE: dict[str, list[Panel]] = {
     ],
 }
 
+DAY_SECONDS = 86_400
 CHOSEN = 'oversight="$oversight",contribution="$contribution",currency="$currency"'
 DONATIONS: dict[str, list[Panel]] = {
     "Now": [
         number("Donations", "Of this oversight.", 'sum(aidtrail:donations:max{oversight="$oversight"})'),
         number("Approvals waiting", "Requests that no mechanism has decided.", "max(aidtrail_approvals_waiting)"),
-        number("The oldest waits", "Since the request says it was made.", "aidtrail:approvals_waiting_age_seconds:max or vector(0)", "s"),
-        number("Approvals expiring", "Within seven days, of donations not paid out.", "max(aidtrail_approvals_expiring)"),
+        number(
+            "Oldest request",
+            "That no mechanism has decided: how long ago it says it was made. Red after 14 days.",
+            "aidtrail:approvals_waiting_age_seconds:max or vector(0)",
+            "s",
+            red_from=14 * DAY_SECONDS,
+        ),
+        number("Approvals expiring", "Within seven days, of donations not paid out.", "max(aidtrail_approvals_expiring)", red_from=1),
         number(
             "Unacknowledged",
             "Of the chosen currency: settled, and not acknowledged by the beneficiary.",
             'max(aidtrail_unacknowledged_amount{currency="$currency",contribution="$contribution"})',
         ),
         number(
-            "It waits since",
-            "The oldest of it, at least.",
+            "Oldest unacknowledged",
+            "How long it has waited, at least. Red after 30 days.",
             'max(aidtrail:unacknowledged_age_seconds:max{currency="$currency",contribution="$contribution"}) or vector(0)',
             "s",
+            red_from=30 * DAY_SECONDS,
         ),
     ],
     "Money": [
@@ -302,37 +352,55 @@ DONATIONS: dict[str, list[Panel]] = {
 AUDIT: dict[str, list[Panel]] = {
     "Now": [
         number("Under no seal", "Entries that are under no checkpoint yet.", "aidtrail:unsealed_entries"),
-        number("Void", "Entries without effect: somebody else wrote.", 'sum(aidtrail_void_entries_total{reader="projector"})'),
-        number("Parked", "Donations whose fold failed.", "max(aidtrail_views_parked_donations)"),
-        number("Last replay", "How long ago one ended that left a note.", 'aidtrail:audit_age_seconds:max{kind="replay"}', "s"),
-        number("It found", "Outcomes that are not what the rules give.", 'max(aidtrail_audit_differences{kind="replay"})'),
-        number("Last rebuild found", "Rows that are not the fold of the log.", 'max(aidtrail_audit_differences{kind="rebuild"})'),
+        number(
+            "Void",
+            "Entries without effect that projectors saw since they were started: somebody else wrote.",
+            'sum(aidtrail_void_entries_total{reader="projector"})',
+            red_from=1,
+        ),
+        number("Parked", "Donations whose fold failed.", "max(aidtrail_views_parked_donations)", red_from=1),
+        number(
+            "Last replay",
+            "How long ago one ended that left a note. Red after eight days.",
+            'aidtrail:audit_age_seconds:max{kind="replay"}',
+            "s",
+            red_from=8 * DAY_SECONDS,
+        ),
+        number(
+            "Last replay found", "Outcomes that are not what the rules give.", 'max(aidtrail_audit_differences{kind="replay"})', red_from=1
+        ),
+        number(
+            "Last rebuild found", "Rows that are not the fold of the log.", 'max(aidtrail_audit_differences{kind="rebuild"})', red_from=1
+        ),
     ],
     "Refused and void": [
         graph(
             "Refusals by reason",
-            "A minute, by the rule that refused.",
+            "A minute, by the rule that refused. Heartbeats are refused by donation_is_known.",
             {"{{reason}}": "60 * sum by (reason) (rate(aidtrail_ledger_refusals_total[$__rate_interval]))"},
+            "cpm",
             width=12,
         ),
         graph(
             "Void entries by reason",
             "A minute, as projectors saw them.",
             {"{{reason}}": '60 * sum by (reason) (rate(aidtrail_void_entries_total{reader="projector"}[$__rate_interval]))'},
+            "cpm",
             width=12,
         ),
         rows(
             "Newest refusals",
-            "Who tried what, and why it was refused, in the chosen time.",
+            "Who tried what, and why it was refused, in the chosen time. Without heartbeats.",
             """SELECT recorded_at, donation_id AS "donation", event_type AS "event", reason, expected, found, partition, "offset"
-            FROM live.refusals WHERE $__timeFilter(recorded_at) ORDER BY recorded_at DESC LIMIT 100""",
+            FROM live.refusals WHERE $__timeFilter(recorded_at) AND coalesce(donation_id, '') NOT LIKE 'HEARTBEAT-%'
+            ORDER BY recorded_at DESC LIMIT 100""",
             24,
         ),
         rows(
             "Refusals by rule and event",
-            "Of all time.",
+            "Of all time. Without heartbeats.",
             """SELECT reason, event_type AS "event", count(*) AS "refusals", max(recorded_at) AS "last" FROM live.refusals
-            GROUP BY 1, 2 ORDER BY 3 DESC LIMIT 100""",
+            WHERE coalesce(donation_id, '') NOT LIKE 'HEARTBEAT-%' GROUP BY 1, 2 ORDER BY 3 DESC LIMIT 100""",
         ),
         rows(
             "Void entries",
@@ -355,8 +423,8 @@ AUDIT: dict[str, list[Panel]] = {
             "Time to sealed",
             "From the append of an entry to the append of the checkpoint that is the first to cover it.",
             {
-                f"{share}": f"histogram_quantile({share}, sum by (le) (rate(aidtrail_time_to_sealed_seconds_bucket[$__rate_interval])))"
-                for share in ("0.5", "0.99")
+                f"p{share}": f"histogram_quantile(0.{share}, sum by (le) (rate(aidtrail_time_to_sealed_seconds_bucket[$__rate_interval])))"
+                for share in (50, 99)
             },
             "s",
             width=12,
