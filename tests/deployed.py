@@ -203,7 +203,8 @@ class Deployment:
     def prepare(self) -> None:
         """What the operations guide says to do before the first start: topics, the seal's key, and a registry, that of the demo."""
         for name in self.one_off:
-            self.run(name)
+            if "profiles" not in self.services[name]:
+                self.run(name)
         (self.folder / "seal").mkdir()
         self.run("seal", "audit", "seal-key", "example.org/aidtrail", str(self.folder / "seal" / "seal.key"))
         self.run("topics", "registry", "load", "-", text=(files("aidtrail.demo") / "registry.ndjson").read_text(encoding="utf-8"))

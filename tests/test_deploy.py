@@ -214,6 +214,7 @@ def test_the_services_of_compose_start_serve_restart_and_stop(kafka_broker: str,
         with deployment.client(instances["gateway"].url, "krcs-officer-1") as client:
             answer = client.post("/v1/donations/KRCS-2026-0001/pledge", json=pledge(), headers={"Prefer": "wait=20"})
             donation = client.get("/v1/donations/KRCS-2026-0001")
+        replayed = deployment.run("replay")
         is_sealed = eventually(lambda: cuts.of_live(owner).sha256 == newest_digest(deployment), 60)
 
         told = roll(deployment, [instances[name] for name in ("ledger", "projector", "gateway")])
@@ -222,6 +223,7 @@ def test_the_services_of_compose_start_serve_restart_and_stop(kafka_broker: str,
     assert answer.status_code == 201, answer.text
     assert donation.json()["headline"] == "announced"
     assert is_sealed, "no manifest has the digest of the views"
+    assert replayed.splitlines()[-1].endswith(", 0 differences")
     assert scraped == set(instances)
     assert codes == dict.fromkeys(instances, 0)
     assert all("Traceback" not in instance.said() for instance in instances.values())

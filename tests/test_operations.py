@@ -6,6 +6,7 @@ import pytest
 
 from tests.deployed import DEPLOY, compose, example_settings
 from tests.documented import command_of
+from tests.test_kubernetes import ALL
 
 ROOT = DEPLOY.parent
 GUIDE = (DEPLOY / "OPERATIONS.md").read_text(encoding="utf-8")
@@ -13,6 +14,7 @@ BLOCKS = re.findall(r"^```sh\n(.*?)^```", GUIDE, re.DOTALL | re.MULTILINE)
 PROSE = re.sub(r"^```.*?^```", "", GUIDE, flags=re.DOTALL | re.MULTILINE)
 INLINE = re.findall(r"`([^`]+)`", PROSE)
 SERVICES = compose(dict.fromkeys(example_settings(), "set"))["services"]
+COMPOSE = re.compile(r"docker compose --file deploy/compose.yaml (?:run|exec|logs|up)(?: -\S+)* (?P<service>[a-z]+)\b")
 COMPOSE_RUN = re.compile(r"^docker compose .* run (?:-\S+ )*(?P<service>[a-z]+) (?P<words>[a-z].*)$", re.MULTILINE)
 
 
@@ -41,17 +43,26 @@ def test_every_command_exists(command: str) -> None:
 def test_every_file_and_target_that_is_named_is_there() -> None:
     for name in re.findall(r"\b(?:deploy|tests|schemas)/[\w./-]*\w", GUIDE):
         if name != "deploy/.env":
-            assert (ROOT / name).exists() or name in ("deploy/projector", "deploy/gateway", "deploy/ledger"), name
+            assert (ROOT / name).exists() or f"Deployment {name.removeprefix('deploy/')}" in ALL, name
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in re.findall(r"make ([a-z-]+)", " ".join(INLINE)):
         assert f"\n{target}:" in makefile
 
 
 def test_every_service_that_is_named_to_compose_is_one() -> None:
-    named = [found["service"] for found in COMPOSE_RUN.finditer("\n".join(BLOCKS))] + re.findall(r"--scale ([a-z]+)=", GUIDE)
+    named = [found["service"] for found in COMPOSE.finditer(GUIDE)] + re.findall(r"--scale ([a-z]+)=", GUIDE)
 
-    assert named
+    assert {"projector", "replay", "postgres"} <= set(named)
     assert [name for name in named if name not in SERVICES] == []
+
+
+def test_every_workload_that_is_named_to_kubectl_is_one() -> None:
+    kinds = {"statefulset": "StatefulSet", "cronjob": "CronJob"}
+    texts = [GUIDE, *(path.read_text(encoding="utf-8") for path in (DEPLOY / "runbooks").glob("*.md"))]
+    named = re.findall(r"\b(statefulset|cronjob)/([a-z]+)", " ".join(texts))
+
+    assert set(named) == {("statefulset", "seal"), ("cronjob", "replay")}
+    assert [name for kind, name in named if f"{kinds[kind]} {name}" not in ALL] == []
 
 
 def test_every_figure_of_sizing_is_readmes() -> None:
