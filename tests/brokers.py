@@ -187,7 +187,8 @@ class Broker:
         return ["java", f"-Xmx{heap_megabytes}m", *JVM_FLAGS, f"-Dlog4j2.configurationFile={LOGGING}", "-cp", f"{self._libraries}/*"]
 
     def _format(self, properties: Path) -> None:
-        tool = [*self._java(96), "kafka.tools.StorageTool", "format", "-t", self._cluster_id, "-c", str(properties)]
+        # One word: one id in 64 begins with a hyphen, and would be taken for an option.
+        tool = [*self._java(96), "kafka.tools.StorageTool", "format", f"--cluster-id={self._cluster_id}", "-c", str(properties)]
         command = [*tool, *self._format_options()]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=START_SECONDS)
         if done.returncode:
