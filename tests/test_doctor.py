@@ -16,6 +16,7 @@ from aidtrail.producer import Producer
 from tests.acts import full_life
 from tests.databases import Server
 from tests.pipeline import TOPICS, Pipeline
+from tests.signing import enrolled, public_key_of, requiring, signing_party
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +126,20 @@ def test_a_registry_with_nobody_in_it_is_named(database_url: str, tmp_path: Path
     (left,) = with_operator["registry"]
     assert "load parties and actors with 'aidtrail registry load FILE'" in left
     assert empty["views"] == ["warn: none yet: start 'aidtrail up' or 'aidtrail project'"]
+
+
+def test_who_must_sign_and_has_no_key_is_named(opened: Backends) -> None:
+    with Producer(opened.log, TOPICS) as producer:
+        producer.register([requiring("KBH"), enrolled("kbh-officer", public_key_of("kbh-officer"))])
+        one_is_left = findings(opened)["registry"]
+        producer.register([requiring("KRCS")])
+        many_are_left = findings(opened)["registry"]
+        producer.register([event for party in ("KBH", "KRCS") for event in signing_party(party)])
+
+    (said,) = one_is_left
+    assert said.startswith("warn: kbh-officer-2: no key, and their party requires signatures")
+    assert " ...: no key" in many_are_left[0]
+    assert findings(opened)["registry"] == []
 
 
 def test_what_cannot_be_reached_is_tried_once_and_the_rest_is_checked(opened: Backends) -> None:

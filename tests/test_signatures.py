@@ -11,6 +11,7 @@ from typing import Any
 
 import fastavro
 import pytest
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -26,7 +27,7 @@ from aidtrail.ledger import Ledger
 from aidtrail.log import Draft, Record
 from aidtrail.log.memory import MemoryLog
 from aidtrail.producer import Producer
-from aidtrail.signatures import PAYLOAD_TYPE, is_signed, pae, sign
+from aidtrail.signatures import OF_SMALL_ORDER, PAYLOAD_TYPE, is_signed, pae, sign
 from tests.acts import START, Acts, full_life, registry_events
 from tests.pipeline import TOPICS
 from tests.signing import enrolled, key_of, public_key_of, requiring, signed, signing_party
@@ -120,6 +121,29 @@ def test_a_signature_holds_for_the_bytes_that_were_signed_and_for_no_others() ->
     print(f"{tried} altered submissions that are still events, {accepted} accepted")
     assert tried > 200
     assert accepted == 0
+
+
+def test_a_key_for_which_anybody_can_sign_is_nobodys() -> None:
+    """Forged without any secret: the signature is a point of small order and zero, which OpenSSL takes for one text in eight or so."""
+    points = sorted(OF_SMALL_ORDER)
+    event = sign(Acts().announced(), key_of("krcs-officer"))
+    forged = taken = 0
+    for number in range(20):
+        submission = codec.encode(event.model_copy(update={"purpose": str(number)}))
+        ledger_at = codec.read(submission)[1]
+        message = pae(PAYLOAD_TYPE, codec.unsigned(submission, ledger_at))
+        for key in points:
+            for signature in (point + bytes(32) for point in points):  # RFC 8032: R and S
+                try:
+                    Ed25519PublicKey.from_public_bytes(key).verify(signature, message)
+                except InvalidSignature:
+                    continue
+                forged += 1
+                taken += is_signed(submission, ledger_at, signature, [key])
+    print(f"{forged} signatures without a secret that OpenSSL takes, {taken} taken here")
+    assert forged > 20
+    assert taken == 0
+    assert verifier.OF_SMALL_ORDER == OF_SMALL_ORDER
 
 
 def test_what_it_costs_to_check_a_signature_is_told() -> None:

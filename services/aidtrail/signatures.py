@@ -19,6 +19,15 @@ from aidtrail.domain.events import Event
 
 PAYLOAD_TYPE = "application/vnd.aidtrail.event+avro"
 
+_P = 2**255 - 19
+_OF_ORDER_8 = (
+    0x05FC536D880238B13933C6D305ACDFD5F098EFF244F3C345B027B2C28F95E826,
+    0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7,
+)
+OF_SMALL_ORDER = frozenset((y | sign << 255).to_bytes(32, "little") for y in (0, 1, _P - 1, _P, _P + 1, *_OF_ORDER_8) for sign in (0, 1))
+"""Every way to write one of the eight points of small order, as libsodium has them. With such a key anybody can sign, without a secret:
+an actor who had it enrolled could deny whatever he signed."""
+
 E = TypeVar("E", bound=Event)
 
 
@@ -45,6 +54,8 @@ def is_signed(submission: bytes, ledger_at: int, signature: bytes, public_keys: 
 
 
 def _verifies(public_key: bytes, signature: bytes, message: bytes) -> bool:
+    if public_key in OF_SMALL_ORDER:
+        return False
     try:
         Ed25519PublicKey.from_public_bytes(public_key).verify(signature, message)
     except InvalidSignature:

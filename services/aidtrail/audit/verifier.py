@@ -841,11 +841,26 @@ def pae(payload_type: bytes, payload: bytes) -> bytes:
     return b"DSSEv1 %d %b %d %b" % (len(payload_type), payload_type, len(payload), payload)
 
 
+_P = 2**255 - 19
+OF_SMALL_ORDER = {
+    (y | sign << 255).to_bytes(32, "little")
+    for y in (
+        *(0, 1, _P - 1, _P, _P + 1),
+        0x05FC536D880238B13933C6D305ACDFD5F098EFF244F3C345B027B2C28F95E826,
+        0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7,
+    )
+    for sign in (0, 1)
+}
+"""Every way to write a point of small order: for such a key anybody can sign."""
+
+
 def signer(entry: Entry, keys: Iterable[bytes]) -> bytes | None:
     """The key of these that the entry's signature was made with."""
     assert entry.event is not None
     message = pae(PAYLOAD_TYPE, entry.signed)
     for key in keys:
+        if key in OF_SMALL_ORDER:
+            continue
         try:
             Ed25519PublicKey.from_public_bytes(key).verify(entry.event.meta["signature"], message)
         except InvalidSignature:

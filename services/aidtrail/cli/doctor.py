@@ -19,6 +19,7 @@ from aidtrail.views import schema
 from aidtrail.views.reader import Reader
 
 MAX_SKEW_SECONDS = 1.0
+MAX_NAMED = 5
 DATABASE = "the database's clock"
 STYLES = {"ok": "green", "warn": "yellow", "fail": "red"}
 
@@ -129,6 +130,11 @@ def registered(opened: Backends) -> Iterator[Finding]:
         yield Finding("warn", "registry", f"{said}: nobody can submit yet; load parties and actors with 'aidtrail registry load FILE'")
     else:
         yield Finding("ok", "registry", said)
+    required = {party.party_id for party in known.parties.values() if party.signatures_required}
+    keyless = [one.actor_id for one in known.actors.values() if one.party_id in required and not (one.public_keys or one.retired)]
+    if keyless:
+        said = f"{', '.join(keyless[:MAX_NAMED])}{' ...' if keyless[MAX_NAMED:] else ''}: no key, and their party requires signatures"
+        yield Finding("warn", "registry", f"{said}: nothing that they submit is admitted; see 'aidtrail registry key'")
     enrolled = known.actors.get(TIMEKEEPER.actor_id)
     if enrolled is None or enrolled.party_id != TIMEKEEPER.party_id or TIMEKEEPER.role not in enrolled.roles or enrolled.retired:
         yield Finding("warn", "registry", "no timekeeper: nothing will expire; 'aidtrail registry load FILE' enrols it with any file")
