@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import httpx
 import pytest
 
 from aidtrail.domain import events as e
-from aidtrail.gateway import local, problems, reading
+from aidtrail.gateway import intake, local, problems, reading
 from aidtrail.gateway.app import create
 from aidtrail.gateway.state import Gateway
 from aidtrail.log.memory import MemoryLog
@@ -98,6 +99,13 @@ def test_what_the_log_acknowledged_is_told_at_its_location(service: Service) -> 
     assert told.status_code == 200
     assert told.json()["outcome"] == "admitted"
     assert told.json()["donation_id"] == "KRCS-2026-1002"
+
+
+def test_who_waits_is_told_when_the_views_are_written_and_not_at_some_later_look(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "LOOK_SECONDS", 60.0)
+    answers = [service.post(event) for event in islice(full_life("KRCS-2026-1903", NOW), 5)]
+
+    assert [answer.status_code for answer in answers] == [201] * 5
 
 
 def test_a_refusal_is_a_problem_with_the_rules_own_words(service: Service) -> None:

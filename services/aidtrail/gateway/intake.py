@@ -2,7 +2,7 @@
 
 One thread appends: what arrives while it waits for the log goes in together, next. What is under way is bounded; beyond that a request is
 turned away, with nothing submitted. Nothing is appended twice while it is known here: equal requests share what becomes of the first. One
-task asks the views for the outcomes that requests wait for, one query for all of them.
+task asks the views for the outcomes that requests wait for, one query for all of them, whenever the views were written.
 """
 
 import asyncio
@@ -27,8 +27,8 @@ MAX_IN_FLIGHT = 1000
 MAX_TOLD = 20
 """Submissions whose ids are in a line of the log, when nobody knows what became of them."""
 ACKNOWLEDGE_SECONDS = 10.0
-LOOK_SECONDS = 0.01
-"""Between two looks at the views, while a request waits for its outcome."""
+LOOK_SECONDS = 0.05
+"""Between two looks at the views, while a request waits for its outcome and nobody says that they were written."""
 OUTAGE_SECONDS = 0.5
 """The same while the views cannot be read."""
 REMEMBERED = 10_000
@@ -77,6 +77,7 @@ class Intake:
         self._thread.start()
         self._wanted: dict[UUID, list[asyncio.Future[Outcome | None]]] = {}
         self._looking: asyncio.Task[None] | None = None
+        self._written = asyncio.Event()
         self._waits_end = False
         self._submissions: OrderedDict[UUID, _Submission] = OrderedDict()
 
@@ -125,6 +126,11 @@ class Intake:
                 left.remove(wanted)
             if not left:
                 self._wanted.pop(event_id, None)
+
+    def views_written(self) -> None:
+        """Look for outcomes now. May be called from any thread."""
+        with suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._written.set)
 
     def party_of(self, event_id: UUID) -> str | None:
         """The party for which this process lately submitted the event, or may have; None where it knows nothing of it."""
@@ -204,6 +210,7 @@ class Intake:
     async def _look(self) -> None:
         while self._wanted:
             pause = LOOK_SECONDS
+            self._written.clear()
             try:
                 found = await asyncio.to_thread(self._outcomes, list(self._wanted))
             except Exception as error:  # an outage of the views, or whatever it is: whoever waits has a time-out of his own
@@ -211,7 +218,8 @@ class Intake:
                 found, pause = {}, OUTAGE_SECONDS
             for event_id, outcome in found.items():
                 self._tell(event_id, outcome)
-            await asyncio.sleep(pause)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._written.wait(), pause)
 
     def _tell(self, event_id: UUID, outcome: Outcome | None) -> None:
         for wanted in self._wanted.get(event_id, ()):

@@ -6,12 +6,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from uuid import UUID
 
 import psycopg
 from fastapi import Request
+from psycopg import sql
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from aidtrail.domain.authority import Person, sight
@@ -29,6 +30,8 @@ from aidtrail.views.reader import Outcome, Reader, Sight, configure
 logger = logging.getLogger(__name__)
 
 FOLLOW_SECONDS = 1.0
+STOP_SECONDS = 0.2
+"""After which a thread that waits for the database notices that the service stops."""
 LATE_SECONDS = 5.0
 """A log that does not say for so long where the registry ends is not well, although no call to it has failed yet."""
 POOL = 16
@@ -58,6 +61,8 @@ class Gateway:
         self._log = open_log()
         self._registry = RegistryReader(open_log(), topics.registry)
         self._follower = threading.Thread(target=self._keep_following, name="registry", daemon=True)
+        self._views = views
+        self._listener = threading.Thread(target=self._keep_listening, name="views", daemon=True)
         self._followed_at = float("-inf")
         self._log_trouble: str | None = None
         self._stop = threading.Event()
@@ -84,6 +89,7 @@ class Gateway:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, "gateway"))
         self.intake = Intake(self._log, self._topics, self.outcomes, acknowledge_seconds=self._acknowledge_seconds)
         self._follower.start()
+        self._listener.start()
         self._pool.open()
 
     def stop(self) -> None:
@@ -96,6 +102,7 @@ class Gateway:
         self.stop()
         await self.intake.close()
         await asyncio.to_thread(self._follower.join, 1.0)
+        await asyncio.to_thread(self._listener.join, 1.0)
         if not self._follower.is_alive():  # else it waits for the log, and ends with the process
             self._registry.close()
         self._pool.close()
@@ -119,6 +126,18 @@ class Gateway:
                 if self._log_trouble is not None:
                     logger.info("gateway: the registry is followed again")
                 self._log_trouble = None
+
+    def _keep_listening(self) -> None:
+        """Have the intake look as soon as a projector has written. Where no notification comes, through some poolers, it looks all the
+        same, a little later."""
+        while not self.stopping:
+            with suppress(UnavailableError, psycopg.Error), schema.connect(self._views) as connection:
+                connection.autocommit = True
+                connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(schema.WRITTEN)))
+                while not self.stopping:
+                    for _ in connection.notifies(timeout=STOP_SECONDS, stop_after=1):
+                        self.intake.views_written()
+            self._stop.wait(FOLLOW_SECONDS)
 
     def _follow(self) -> None:
         self._registry.follow()

@@ -23,6 +23,9 @@ AS_OF = "as of "
 BUILD = re.compile(r"views_[0-9]+", re.ASCII)
 TABLES = ("positions", "entries", "refusals", "donations", "amounts", "approvals", "parked")
 
+WRITTEN = "aidtrail_written"
+"""PostgreSQL's notification at each commit of a batch to the live build."""
+
 Connection = psycopg.Connection[tuple[object, ...]]
 CONNECTION: dict[str, Any] = {"connect_timeout": 10, "options": "-c timezone=UTC -c search_path=live", "application_name": "aidtrail"}
 """A table without a schema is the live build's, until somebody says otherwise."""

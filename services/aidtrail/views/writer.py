@@ -183,6 +183,8 @@ class Writer:
             for table, rows in batch.rows.items():
                 if rows:
                     _put(cursor, table, rows)
+            if self._follows_live:
+                cursor.execute(_NOTIFY)
 
     def close(self) -> None:
         self._connection.close()
@@ -258,3 +260,4 @@ def _insert(table: str, source: LiteralString) -> sql.Composed:
 
 _INSERTS = {table: _insert(table, "VALUES ({values})") for table in COLUMNS}
 _UPSERTS = {table: _insert(table, "SELECT {columns} FROM {copied}") for table in KEYS}
+_NOTIFY = sql.SQL("NOTIFY {}").format(sql.Identifier(schema.WRITTEN))
