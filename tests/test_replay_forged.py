@@ -15,6 +15,7 @@ from aidtrail.domain.fold import apply
 from aidtrail.domain.rules import RULES_VERSION
 from aidtrail.log.memory import MemoryLog, MemoryRecord
 from aidtrail.producer import Producer
+from aidtrail.signatures import sign
 from tests.acts import START, Acts, money
 from tests.bench import lives
 from tests.replaying import (
@@ -36,6 +37,7 @@ from tests.replaying import (
     submit,
     uuid4_7,
 )
+from tests.signing import key_of
 
 
 def test_an_altered_amount_is_named_even_where_all_that_follows_is_chained_anew(honest: MemoryLog) -> None:
@@ -294,6 +296,18 @@ def test_past_rules_do_not_excuse_a_refusal_of_something_else(honest: MemoryLog)
     forger.put(offset, stamped(event, restamped(event, rules=0)))
 
     assert only(replay(honest, TOPICS))[1:5] == (forger.partition, offset, "KRCS-2026-0002", "refused_event_id")
+
+
+def test_past_rules_do_not_excuse_a_signature_of_somebody_else(honest: MemoryLog, tmp_path: Path) -> None:
+    acts = Acts("KRCS-2026-0009", START + timedelta(days=30))
+    announced = sign(acts.announced(), key_of("mef-approver-1"))
+    submit(honest, [announced])
+    ledger(honest, tmp_path)
+    forger = Forger(honest, acts.donation_id)
+    offset = forger.where(lambda event: isinstance(event, e.SubmissionRefused))
+    forger.put(offset, stamped(announced, restamped(forger.event(offset), rules=0)))
+
+    assert only(replay(honest, TOPICS))[1:5] == (forger.partition, offset, acts.donation_id, "meta.signature")
 
 
 def test_past_rules_do_not_excuse_a_refusal_in_another_donation(honest: MemoryLog) -> None:

@@ -138,10 +138,10 @@ def _objection(
         return Refusal("event_id_reused", "an event id of its own", "the id of another submission")
     if account.fault is not None:
         return Refusal("donation_is_parked", "a donation whose entries can be folded", account.fault[:200])
-    return check(account.donation, event, registry, now, _signature_verifies(record.value or b"", ledger_at, event, registry))
+    return check(account.donation, event, registry, now, signature_verifies(record.value or b"", ledger_at, event, registry))
 
 
-def _signature_verifies(value: bytes, ledger_at: int, event: Event, registry: Registry) -> bool:
+def signature_verifies(value: bytes, ledger_at: int, event: Event, registry: Registry) -> bool:
     """Whether the submission is signed with a key that the registry, as the ruling has it, holds for the event's actor."""
     signature, enrolled = event.meta.signature, registry.actors.get(event.meta.actor.actor_id)
     if signature is None or enrolled is None:

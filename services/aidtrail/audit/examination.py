@@ -20,7 +20,7 @@ from aidtrail.domain.rules import RULES_VERSION
 from aidtrail.errors import MalformedError, UndecodableError
 from aidtrail.ledger_store import START, LedgerStore, Row
 from aidtrail.log import Record
-from aidtrail.ruling import EPOCH, NO_DONATION, Account, Outcome, donation_of, restore, rule
+from aidtrail.ruling import EPOCH, NO_DONATION, Account, Outcome, donation_of, restore, rule, signature_verifies
 from aidtrail.topics import Topics
 
 LATE_MILLISECONDS = 60_000
@@ -266,7 +266,7 @@ class Examination:
         return finding
 
     def _check_without_ruling(self, entry: Entry, stamp: LedgerStamp, submission: Record) -> Finding | None:
-        """Chain, order, bytes, fold and invariants of an entry that another version of the rules decided."""
+        """Chain, order, bytes, signature, fold and invariants of an entry that another version of the rules decided."""
         account = self._accounts.of(donation_of(submission))
         expected = stamp.model_copy(
             update={
@@ -276,6 +276,8 @@ class Examination:
             }
         )
         answered, digest = submission_of(entry)
+        event = entry.event
+        assert event is not None
         finding: Finding | None = None
         if entry.donation_id != donation_of(submission):
             finding = Finding("meta.donation_id", donation_of(submission), str(entry.donation_id))
@@ -285,6 +287,10 @@ class Examination:
             finding = Finding("refused_event_id", str(_event_id(submission)), str(answered))
         elif stamp != expected:
             finding = first_leaf("meta.ledger", expected.model_dump(), stamp.model_dump())
+        elif event.meta.signature is not None and not signature_verifies(
+            submission.value or b"", entry.ledger_at, event, self._registries.at(stamp.registry_offset)
+        ):
+            finding = Finding("meta.signature", f"one by a key of {event.meta.actor.actor_id}", "another")
         before, fault = account.donation, account.fault
         account = self._follow(entry)
         if finding is None and account.fault != fault:

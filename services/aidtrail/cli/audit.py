@@ -44,8 +44,8 @@ def replay(
 
     Does not prove: that the log only grew (who can rewrite submissions, registry and entries together leaves nothing to find); that the
     person wrote the event whose name it bears (that is for access control and signatures); that append times are true; what another version
-    of the rules decided ('not re-decidable': only chain, order, bytes and invariants are checked); or that the views are right (aidtrail
-    audit rebuild).
+    of the rules decided ('not re-decidable': only chain, order, bytes, signature and invariants are checked); or that the views are right
+    (aidtrail audit rebuild).
     """
     settings = config.load()
     with show.bar("entries") as bar:
@@ -99,7 +99,9 @@ def _show_report(found: Report) -> None:
     out = show.console()
     out.print(table)
     for version, count in sorted(found.not_redecidable.items()):
-        out.print(f"not re-decidable: {count:,} entries of rules version {version}; their chain, order, bytes and invariants hold")
+        out.print(
+            f"not re-decidable: {count:,} entries of rules version {version}; their chain, order, bytes, signature and invariants hold"
+        )
     if found.oldest_unanswered is not None:
         out.print(f"unanswered: the oldest waits since {_utc(found.oldest_unanswered)}")
     for void in found.voids:
