@@ -34,17 +34,20 @@ SECONDS = 150.0
 PEOPLES = {"AidtrailMoneyUnacknowledged", "AidtrailApprovalsStuck", "AidtrailApprovalsExpire"}
 """End when people decide, pay and acknowledge; and what was forged stays in the log: these are made to fire, not to end."""
 FOR_EVER = {"AidtrailReplayDiffers"}
+FROZEN_SECONDS = 20.0
+WINDOW_SECONDS = 2 * int(FROZEN_SECONDS)
+"""At least: a frozen process is not asked either, and a window that is no longer than that knows nothing from before to compare with."""
 FASTER = {
     "8 * 86400": "45", "30 * 86400": "60", "14 * 86400": "30", "> 300": "> 28", "> 10000": "> 1000", "> 3 *": "> 0.5 *",
 }  # fmt: skip
 
 
 def hurried(folder: Path) -> Path:
-    """The rules of deploy/, with a second for each minute; windows are at least twenty seconds."""
+    """The rules of deploy/, with a second for each minute; windows are at least WINDOW_SECONDS."""
 
     def seconds(found: re.Match[str]) -> str:
         minutes = int(found[2]) * (60 if found[3] == "h" else 1)
-        return f"{found[1]}{minutes if 'for' in found[1] else max(20, minutes)}s"
+        return f"{found[1]}{minutes if 'for' in found[1] else max(WINDOW_SECONDS, minutes)}s"
 
     for name in ("rules.yml", "alerts.yml"):
         text = (PROMETHEUS / name).read_text(encoding="utf-8").replace("interval: 30s", "interval: 2s")
@@ -171,9 +174,9 @@ def main() -> int:
         seen.audit("rebuild")
         drill.ends("a rebuild without a difference", "AidtrailViewsDiffer")
 
-        drill.freeze("projector", 20.0)
+        drill.freeze("projector", FROZEN_SECONDS)
         visible = ("AidtrailTimeToVisibleFast", "AidtrailTimeToVisibleSlow")
-        drill.fires("the projector stood still for 20 s", *visible)
+        drill.fires(f"the projector stood still for {FROZEN_SECONDS:.0f} s", *visible)
 
         drill.fires("nobody replays", "AidtrailReplayTooOld")
         seen.audit("replay")
