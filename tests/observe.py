@@ -321,7 +321,7 @@ def draw(name: str, told: dict[str, Told], file: Path) -> None:
             for place, (legend, points) in enumerate(sorted(shown.series.items())):
                 moments = [datetime.fromtimestamp(moment, UTC) for moment, _ in points]
                 axes.plot(moments, [place] * len(moments), linewidth=8)
-                axes.text(moments[0], place, f" {legend}", fontsize=9, va="center")
+                axes.text(moments[0], place + 0.08, legend, fontsize=9, va="bottom")
             axes.set_yticks([])
             axes.margins(y=0.2)
             axes.xaxis.set_major_formatter(mpl.dates.DateFormatter("%H:%M:%S"))
