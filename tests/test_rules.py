@@ -737,3 +737,16 @@ def test_a_forged_approval_id_never_reaches_the_fold() -> None:
     assert situation.check() is not None
     with pytest.raises(FoldError):
         apply(situation.donation, situation.event)
+
+
+def test_who_wants_an_id_that_is_in_use_learns_nothing_of_the_donation_that_has_it() -> None:
+    a = Acts()
+    events = received(a)
+    donation: Donation | None = None
+    told = set()
+    for event in events:
+        donation = apply(donation, event)
+        told.add(check(donation, a.announced(), REGISTRY, START))
+
+    assert [refusal.reason for refusal in told if refusal is not None] == ["donation_is_new"]
+    assert len(told) == 1
