@@ -20,7 +20,7 @@ demo: setup ## Play a donation from pledge to receipt, in a PostgreSQL of its ow
 	@$(BIN)/aidtrail demo --home build/demo
 
 test: lint ## Lint, then every test that takes seconds (needs Java 17 and Maven for those on Kafka)
-	$(BIN)/python -m pytest -m 'not long' -n 2 --dist loadfile  # two at a time, each with a broker and a database of its own
+	$(BIN)/python -m pytest -m 'not long' -n 2 --dist loadfile --no-loadscope-reorder  # two at a time, each with a broker and a database of its own
 
 test-long: setup ## The tests that take minutes: processes killed, records forged, 20,000 submissions
 	$(BIN)/python -m pytest -m long
