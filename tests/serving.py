@@ -11,7 +11,7 @@ import threading
 import uvicorn
 from starlette.types import ASGIApp
 
-from aidtrail.gateway.limits import MAX_INCOMPLETE_BYTES, Connection
+from aidtrail.gateway.limits import IDLE_SECONDS, MAX_INCOMPLETE_BYTES, Connection
 
 
 class Served:
@@ -24,7 +24,13 @@ class Served:
         self._socket.listen()  # so that a request waits for the server to come up
         self._server = uvicorn.Server(
             uvicorn.Config(
-                app, log_level="warning", lifespan="auto", ws="none", http=http, h11_max_incomplete_event_size=MAX_INCOMPLETE_BYTES
+                app,
+                log_level="warning",
+                lifespan="auto",
+                ws="none",
+                http=http,
+                h11_max_incomplete_event_size=MAX_INCOMPLETE_BYTES,
+                timeout_keep_alive=IDLE_SECONDS,
             )
         )
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]})

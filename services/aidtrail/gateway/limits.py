@@ -17,6 +17,9 @@ MAX_INCOMPLETE_BYTES = 16 * 1024
 """Of headers whose end has not arrived: no more is kept."""
 HEADER_SECONDS = 10.0
 BODY_SECONDS = 10.0
+IDLE_SECONDS = 75
+"""Of a connection between two requests: longer than load balancers (60 s is common) and HTTP libraries keep theirs. So it is they who end
+it, and no request meets a connection that is just being closed here: who sent it could not know whether it arrived."""
 _CLOSE = {"Connection": "close"}
 
 
@@ -127,9 +130,9 @@ class Connection(H11Protocol):
     def _end(self, problem: Problem) -> None:
         if not self.transport.is_closing() and self.conn.our_state is h11.IDLE:
             answer = problems.response(problem)
-            headers = [*answer.raw_headers, (b"connection", b"close")]
+            answer.headers["Connection"] = "close"
             for event in (
-                h11.Response(status_code=answer.status_code, headers=headers),
+                h11.Response(status_code=answer.status_code, headers=answer.raw_headers),
                 h11.Data(data=bytes(answer.body)),
                 h11.EndOfMessage(),
             ):
@@ -137,4 +140,4 @@ class Connection(H11Protocol):
         self.transport.close()
 
 
-_HEADERS_TOO_LARGE = problems.HeadersTooLarge(expected=f"at most {MAX_HEADER_BYTES} bytes")
+_HEADERS_TOO_LARGE = problems.HeadersTooLarge(expected=f"at most {MAX_HEADER_BYTES} bytes", headers=_CLOSE)

@@ -46,6 +46,7 @@ class Server:
             server_header=False,
             ws="none",
             limit_concurrency=2000,
+            timeout_keep_alive=limits.IDLE_SECONDS,
             timeout_graceful_shutdown=STOP_SECONDS,
         )
         self._server = uvicorn.Server(config)
