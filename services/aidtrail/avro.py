@@ -2,7 +2,7 @@
 
 Why not fastavro's reader: it accepts trailing bytes, index -1, over-long numbers and over-wide decimals, so each message would have to be
 encoded again and compared. That took 27 us for a message of 147 bytes where the code below takes 7 us and says what is wrong (ARCHITECTURE,
-"Strict decoding"). tests/test_codec.py holds both against one another on 100,000 mutants.
+"Strict decoding"). tests/test_avro.py holds both against one another on 100,000 mutants.
 
 Canonical, beyond the Avro 1.12 specification: numbers in the fewest bytes; an array is one block with a positive count, or none; a decimal
 is in the fewest bytes of two's complement and within its precision; a UUID is in lower case (RFC 9562, section 4); every byte is used.
