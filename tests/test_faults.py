@@ -233,6 +233,12 @@ def test_a_ledger_that_is_stopped_and_wakes_after_another_took_over_has_no_secon
     print(f"{ends} submissions, {found['admitted']} admitted, {found.get('void', 0)} void; {audited}")
 
 
+def named(event: Event, donation_id: str) -> tuple[bytes, bytes]:
+    """Key and value of an entry of a donation with another id."""
+    meta = event.meta.model_copy(update={"donation_id": donation_id})
+    return donation_id.encode(), codec.encode(event.model_copy(update={"meta": meta}))
+
+
 def test_entries_that_a_rogue_writer_forges_are_void_and_counted(pipeline: Pipeline) -> None:
     pipeline.submit(30)
     pipeline.rule()
@@ -258,6 +264,8 @@ def test_entries_that_a_rogue_writer_forges_are_void_and_counted(pipeline: Pipel
             (draft.key, draft.value + b"\x00"),  # not canonical
             (b"SOMEBODY-ELSE", draft.value),
             (draft.key, b"\x00\x00\x00\xff\xffnothing"),
+            (draft.key, draft.value.replace(event.meta.actor.role.encode(), b"\x00" * len(event.meta.actor.role))),  # no column takes it
+            named(event, random.Random(number).randbytes(5000).hex()),  # nor an index this
         ]
         key, value = changes[number % len(changes)]
         forged.append(draft._replace(key=key, value=value))

@@ -1,16 +1,18 @@
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 from psycopg import sql
 
+from aidtrail.audit.rebuild import rebuild
 from aidtrail.domain import events as e
 from aidtrail.views import schema, writer
 from aidtrail.views.reader import Filters, Reader, Sight
 from tests.acts import Acts, full_life, money
-from tests.pipeline import Pipeline
+from tests.pipeline import TOPICS, Pipeline
 
 LIFE, WAITING, OBSERVED, CHILDLESS = "KRCS-2026-0001", "KRCS-2026-0002", "FTS-2020-0003", "KRCS-2026-0004"
 NOW = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=2)
@@ -161,9 +163,6 @@ def sha256_of(event: e.Event) -> bytes:
 
 
 def test_an_amendment_to_another_currency_leaves_nothing_pledged_in_the_first(database_url: str, tmp_path: Path) -> None:
-    from aidtrail.audit.rebuild import rebuild
-    from tests.pipeline import TOPICS
-
     running, a = Pipeline(database_url, tmp_path), Acts()
     running.submit([a.announced()])
     running.submit([a.amended(amounts=(money("500", "USD"),))])
@@ -174,6 +173,19 @@ def test_an_amendment_to_another_currency_leaves_nothing_pledged_in_the_first(da
 
     assert found.total_differences == 0, found.named
     assert pledged == {"KWD": "0.0000", "USD": "500.0000"}
+
+
+def test_what_is_reported_may_sum_up_to_more_than_any_amount_can_be(database_url: str, tmp_path: Path) -> None:
+    running, acts = Pipeline(database_url, tmp_path), Acts(OBSERVED, NOW)
+    most = "999999999999999.999"
+    running.submit([acts.observed(amounts=(money(most),)), acts.reported("P1", most), acts.reported("P2", most)])
+    found, reader = rebuild(running.log, TOPICS, database_url), running.reader()
+    (row,) = reader.amounts([OBSERVED])[OBSERVED]
+    reader.close()
+    running.close()
+
+    assert row.settled == 2 * Decimal(most)
+    assert found.total_differences == 0
 
 
 def test_an_open_reader_sees_the_build_that_goes_live_whatever_its_columns(reader: Reader, pipeline: Pipeline) -> None:
@@ -203,9 +215,6 @@ def test_an_open_reader_sees_the_build_that_goes_live_whatever_its_columns(reade
 
 
 def test_rows_written_one_by_one_are_those_written_by_copy(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from aidtrail.audit.rebuild import rebuild
-    from tests.pipeline import TOPICS
-
     monkeypatch.setattr(writer, "FEW", 1_000_000)
     running, refused = Pipeline(database_url, tmp_path), Acts(CHILDLESS, NOW).confirmed()
     life = list(full_life(LIFE, NOW))
@@ -221,9 +230,6 @@ def test_rows_written_one_by_one_are_those_written_by_copy(database_url: str, tm
 
 
 def test_a_rebuild_of_these_views_is_equal(pipeline: Pipeline, tmp_path: Path) -> None:
-    from aidtrail.audit.rebuild import rebuild
-    from tests.pipeline import TOPICS
-
     found = rebuild(pipeline.log, TOPICS, pipeline.database)
 
     assert found.total_differences == 0

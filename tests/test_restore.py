@@ -81,6 +81,23 @@ def test_views_of_another_release_are_compared_in_what_both_have_and_can_be_gone
     assert (found.total_differences, found.uncompared) == (0, ["donations.rows_sha256"])
 
 
+def test_the_live_build_is_migrated_under_its_views(database_url: str) -> None:
+    with schema.connect(database_url) as connection:
+        connection.autocommit = True
+        build = schema.prepare(connection, 1)
+        # As the release before left it.
+        connection.execute("DROP VIEW live.amounts")
+        connection.execute("ALTER TABLE views_1.amounts ALTER COLUMN settled TYPE numeric(19, 4)")
+        connection.execute("CREATE VIEW live.amounts AS SELECT * FROM views_1.amounts")
+        connection.execute("DELETE FROM views_1.migrations WHERE number = 3")
+        connection.execute("INSERT INTO views_1.amounts VALUES ('A', 'KWD', 1, 0, 0, 1, 0, 0, 0, 0, 0, 0)")
+
+        assert schema.prepare(connection, 1) == build
+        connection.execute("UPDATE views_1.amounts SET settled = settled + 1e15")
+        assert connection.execute("SELECT settled FROM live.amounts").fetchall() == [(10**15 + 1,)]
+        assert schema.behind(connection, build, "build") == []
+
+
 def test_a_release_goes_on_with_a_newer_control_schema_but_not_with_a_newer_build(database_url: str) -> None:
     with schema.connect(database_url) as connection:
         connection.autocommit = True

@@ -8,7 +8,6 @@ What readers cannot see is a forgery that chains perfectly and claims a submissi
 `recorded`, and is found by comparing with `submitted` (`audit replay`).
 """
 
-from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 from uuid import UUID
 
@@ -50,11 +49,13 @@ for _reader in ("ledger", "projector"):
     for _reason in get_args(VoidReason):
         metrics.VOID.labels(_reader, _reason)  # Prometheus sees an increase only of what it knew before
 
+MAX_DONATION_ID = 64
+"""Characters, as `events.DONATION_ID` has it. No index of PostgreSQL takes one of any length."""
+
 NO_TAIL = Tail(-1, codec.GENESIS)
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One record of `recorded`, decoded. `event` is None when it could not be; it is then void for the reason in `fault`."""
 
     record: Record
@@ -77,7 +78,7 @@ def read_entry(record: Record) -> Entry:
         event, ledger_at = codec.read_recorded(value)
     except UndecodableError:
         return Entry(record, value, None, None, "undecodable")
-    if not isinstance(event, Event):
+    if not isinstance(event, Event) or len(event.meta.donation_id) > MAX_DONATION_ID:
         return Entry(record, value, None, None, "not an event of a donation")
     donation_id = event.meta.donation_id
     if event.meta.ledger is None:

@@ -215,7 +215,8 @@ def schema_id_of(value: bytes | None) -> int:
 @cache
 def _validating(schema_id: int) -> tuple[type[AnyEvent], avro.Decoder]:
     entry = _known(schema_id)
-    return EVENTS[entry.event], avro.compile_decoder(entry.schema, contract.latest(entry.event).schema, mark="meta.ledger")
+    known = contract.latest(entry.event).schema
+    return EVENTS[entry.event], avro.compile_decoder(entry.schema, known, mark="meta.ledger", recurring=CLASSES)
 
 
 @cache

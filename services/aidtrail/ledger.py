@@ -60,7 +60,7 @@ class Partition:
             clock = max(clock, record.timestamp)
             account = self._account(donation_of(record))
             outcomes.append(rule(account, record, tail, clock, registry, self._topics, self._partitions))
-            tail = Tail(record.offset, codec.sha256(outcomes[-1].draft.value))
+            tail = Tail(record.offset, outcomes[-1].sha256)
         return outcomes
 
     def keep(self, outcomes: Sequence[Outcome], appended: Sequence[Appended]) -> bool:
@@ -74,8 +74,8 @@ class Partition:
             if outcome.event is not None
         ]
         last = outcomes[-1]
-        end, digest = appended[-1].offset + 1, codec.sha256(last.draft.value)
-        self._commit(rows, Position(end, digest, Tail(last.submitted_offset, digest), last.clock))
+        end = appended[-1].offset + 1
+        self._commit(rows, Position(end, last.sha256, Tail(last.submitted_offset, last.sha256), last.clock))
         return True
 
     def recover(self, log: Log) -> None:

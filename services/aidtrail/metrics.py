@@ -21,8 +21,8 @@ _QUICK = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10
 
 STEP_SECONDS = Histogram(
     "aidtrail_step_seconds",
-    "Duration of one step of a batch: of a producer or gateway write, of a ledger poll, rule, write, commit, of a projector poll, decode, "
-    "load, fold, write, commit. The wait for the first record is in poll",
+    "Duration of one step of a batch: of a producer or gateway write, of a ledger poll, rule, write, commit, of a projector poll, load, "
+    "fold, write, commit. The wait for the first record is in poll",
     ["service", "step"],
     buckets=_QUICK,
 )

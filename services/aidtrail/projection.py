@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
-from operator import itemgetter
 
 from psycopg.types.json import Jsonb
 
@@ -123,14 +122,12 @@ class Projection:
         were. Raises what the writing of the batch before raised: FenceLostError, UnavailableError."""
         batch = Batch()
         spans = Spans(records if self._traced else {})
-        with _STEP["decode"].time():
-            entries = {partition: [read_entry(record) for record in batch_of] for partition, batch_of in records.items()}
         with _STEP["load"].time():
-            self._load(entries, batch)
+            self._load(records, batch)
         with _STEP["fold"].time():
             changed: dict[str, tuple[int, Account]] = {}
-            for partition, entries_of in entries.items():
-                self._fold(partition, entries_of, batch, changed)
+            for partition, records_of in records.items():
+                self._fold(partition, records_of, batch, changed)
             sums = dict.fromkeys(batch.moves, 0)
             for partition, account in changed.values():
                 sums[partition] += _add_status(batch, partition, account)
@@ -138,8 +135,8 @@ class Projection:
                 _add_sum(batch, partition, added)
         self.settle()
         self._claims |= {partition: moved for partition, (_, moved) in batch.moves.items()}
-        self._writing = self._thread.submit(self._write, batch, entries, spans)
-        return sum(map(len, entries.values()))
+        self._writing = self._thread.submit(self._write, batch, spans)
+        return sum(map(len, records.values()))
 
     def settle(self) -> None:
         """Wait until all that was projected is written. Raises what its writing raised."""
@@ -155,7 +152,7 @@ class Projection:
         self._thread.shutdown()
         self._writer.close()
 
-    def _write(self, batch: Batch, entries: Mapping[int, Sequence[Entry]], spans: Spans) -> None:
+    def _write(self, batch: Batch, spans: Spans) -> None:
         try:
             with _STEP["write"].time():
                 self._writer.write(batch)
@@ -165,7 +162,7 @@ class Projection:
         spans.end()
         if batch.rows["parked"]:
             self._count_parked()
-        _observe(entries)
+        _observe(batch)
 
     def unpark(self, donation_id: str, partition: int) -> str | None:
         """Fold a parked donation again, all of its entries in order, and take it back among the others; returns why not, or None.
@@ -188,19 +185,21 @@ class Projection:
             self._writer.write(batch)
         return None
 
-    def _load(self, entries: Mapping[int, Sequence[Entry]], batch: Batch) -> None:
-        """Bring every donation of the batch into memory: one query for all that are not there."""
+    def _load(self, records: Mapping[int, Sequence[Record]], batch: Batch) -> None:
+        """Bring every donation of the batch into memory: one query for all that are not there. A record whose key is not its donation is
+        void, so keys alone say which these are."""
         accounts = self._accounts
-        self._newest = len({entry.donation_id for entries_of in entries.values() for entry in entries_of})
+        partition_of = {record.key: partition for partition, records_of in records.items() for record in records_of}
+        self._newest = len(partition_of)
         missing: dict[str, int] = {}
-        for partition, entries_of in entries.items():
-            for entry in entries_of:
-                if entry.donation_id is None:
-                    continue
-                if entry.donation_id in accounts:
-                    accounts.move_to_end(entry.donation_id)
-                else:
-                    missing[entry.donation_id] = partition
+        for key, partition in partition_of.items():
+            donation_id = _text(key)
+            if donation_id is None:
+                continue
+            if donation_id in accounts:
+                accounts.move_to_end(donation_id)
+            else:
+                missing[donation_id] = partition
         if not missing:
             return
         stored = self._writer.load(list(missing))
@@ -213,36 +212,39 @@ class Projection:
             for offset, event in () if account.parked else events:
                 self._fold_or_park(account, event, partition, offset, batch)
 
-    def _fold(self, partition: int, entries: Sequence[Entry], batch: Batch, changed: dict[str, tuple[int, Account]]) -> None:
+    def _fold(self, partition: int, records: Sequence[Record], batch: Batch, changed: dict[str, tuple[int, Account]]) -> None:
         claim = self._claims[partition]
         tail = claim.tail
-        rows = batch.rows
-        for entry in entries:
-            account = _BLANK if entry.donation_id is None else self._accounts[entry.donation_id]
+        accounts = self._accounts
+        entry_rows, refusal_rows, recorded = batch.rows["entries"], batch.rows["refusals"], batch.recorded
+        for record in records:
+            entry = read_entry(record)
+            account = accounts.get(entry.donation_id or "", _BLANK)
             reason = void_reason(entry, tail, account.head, self._partitions)
             event = entry.event
+            sha256 = codec.sha256(entry.value)
             if reason is not None or event is None or event.meta.ledger is None:
                 metrics.VOID.labels("projector", reason).inc()
-                logger.warning("projector: an entry is void: %s", reason, extra=about(entry.record))
-                rows["entries"].append(_entry_row(entry, "void", reason, codec.sha256(entry.value)))
+                logger.warning("projector: an entry is void: %s", reason, extra=about(record))
+                entry_rows.append(_entry_row(entry, "void", reason, sha256))
                 continue
             stamp = event.meta.ledger
             if self._recorded_by is not None and stamp.recorded_at > self._recorded_by:
                 self.ended.add(partition)
-                batch.moves[partition] = (claim, claim._replace(next_offset=entry.record.offset, tail=tail))
+                batch.moves[partition] = (claim, claim._replace(next_offset=record.offset, tail=tail))
                 return
-            sha256 = codec.sha256(entry.value)
+            recorded.append((stamp.recorded_at, partition, record.offset))
             tail = Tail(stamp.submitted_offset, sha256)
             if isinstance(event, SubmissionRefused):
-                rows["entries"].append(_entry_row(entry, "refused", None, sha256))
-                rows["refusals"].append(_refusal_row(entry, event))
+                entry_rows.append(_entry_row(entry, "refused", None, sha256))
+                refusal_rows.append(_refusal_row(entry, event))
                 continue
-            rows["entries"].append(_entry_row(entry, "admitted", None, sha256))
+            entry_rows.append(_entry_row(entry, "admitted", None, sha256))
             account.head = Head(stamp.version, sha256)
             if not account.parked:
-                self._fold_or_park(account, event, partition, entry.record.offset, batch)
+                self._fold_or_park(account, event, partition, record.offset, batch)
                 changed[event.meta.donation_id] = (partition, account)
-        batch.moves[partition] = (claim, claim._replace(next_offset=entries[-1].record.offset + 1, tail=tail))
+        batch.moves[partition] = (claim, claim._replace(next_offset=records[-1].offset + 1, tail=tail))
 
     def _fold_or_park(self, account: Account, event: Event, partition: int, offset: int, batch: Batch) -> None:
         if account.parked:
@@ -261,7 +263,16 @@ class Projection:
 
 
 _BLANK = Account()
-_STEP = {step: metrics.STEP_SECONDS.labels("projector", step) for step in ("decode", "load", "fold", "write")}
+_STEP = {step: metrics.STEP_SECONDS.labels("projector", step) for step in ("load", "fold", "write")}
+
+
+def _text(key: bytes | None) -> str | None:
+    """A record's key as PostgreSQL would take it, None where it would not."""
+    try:
+        text = (key or b"").decode()
+    except UnicodeDecodeError:
+        return None
+    return None if "\0" in text else text
 
 
 def _add_sum(batch: Batch, partition: int, added: int) -> None:
@@ -388,21 +399,15 @@ def _short(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"[:500]
 
 
-def _observe(entries: Mapping[int, Sequence[Entry]]) -> None:
+def _observe(batch: Batch) -> None:
     now = time.time()
-    count = sum(map(len, entries.values()))
+    count = len(batch.rows["entries"])
     metrics.BATCH_RECORDS.labels("projector").observe(count)
     metrics.ENTRIES_PROJECTED.inc(count)
     metrics.LAST_COMMIT.set(now)
-    told = [
-        (max(0.0, now - entry.event.meta.ledger.recorded_at.timestamp()), entry.record)
-        for entries_of in entries.values()
-        for entry in entries_of
-        if entry.event is not None and entry.event.meta.ledger is not None
-    ]
+    told = sorted((max(0.0, now - recorded_at.timestamp()), partition, offset) for recorded_at, partition, offset in batch.recorded)
     if told:
-        told.sort(key=itemgetter(0))
-        for seconds, _ in told[:-1]:
+        for seconds, _, _ in told[:-1]:
             metrics.TIME_TO_VISIBLE.observe(seconds)
-        slowest, record = told[-1]
-        metrics.TIME_TO_VISIBLE.observe(slowest, {"partition": str(record.partition), "offset": str(record.offset)})
+        slowest, partition, offset = told[-1]
+        metrics.TIME_TO_VISIBLE.observe(slowest, {"partition": str(partition), "offset": str(offset)})

@@ -3,6 +3,8 @@
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import NamedTuple
 from uuid import UUID
 
 from aidtrail import avro, codec, signatures
@@ -39,11 +41,12 @@ class Account:
     """Why the fold of an entry in the log failed. Nothing more is admitted for such a donation."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What was ruled on one submission: the record to append, and what to keep of it once it stands in the log."""
+class Outcome(NamedTuple):
+    """What was ruled on one submission: the record to append, the SHA-256 of its value, and what to keep of it once it stands in the
+    log."""
 
     draft: Draft
+    sha256: bytes
     submission_sha256: bytes
     submitted_offset: int
     clock: int
@@ -101,23 +104,30 @@ def rule(account: Account, record: Record, tail: Tail, clock: int, registry: Reg
     donation_id = donation_of(record)
     if admitted is not None:
         entry = codec.stamped(value, ledger_at, stamp)
-        account.donation, account.head = admitted, Head(version, codec.sha256(entry))
+        sha256 = codec.sha256(entry)
+        account.donation, account.head = admitted, Head(version, sha256)
     else:
         assert refusal is not None
         entry = codec.encode(_refused(record, donation_id, event, refusal, digest, stamp, clock))
+        sha256 = codec.sha256(entry)
     if event is not None:
         account.seen.setdefault(event.meta.event_id, digest)
     draft = Draft(topics.recorded, record.partition, donation_id.encode(), entry)
-    return Outcome(draft, digest, record.offset, clock, refusal, event)
+    return Outcome(draft, sha256, digest, record.offset, clock, refusal, event)
 
 
 def donation_of(record: Record) -> str:
     """The donation that a submission's key names, or NO_DONATION where it names none."""
+    return _named(record.key or b"")
+
+
+@lru_cache(20_000)
+def _named(key: bytes) -> str:
     try:
-        key = (record.key or b"").decode("ascii")
+        text = key.decode("ascii")
     except UnicodeDecodeError:
         return NO_DONATION
-    return key if _IS_DONATION_ID(key) else NO_DONATION
+    return text if _IS_DONATION_ID(text) else NO_DONATION
 
 
 def _objection(

@@ -15,7 +15,7 @@ from aidtrail.log import Log
 logger = logging.getLogger(__name__)
 
 MAX_WAIT_SECONDS = 5.0
-COLLECT_SECONDS = 1.0
+COLLECT_SECONDS = 10.0
 LOOK_SECONDS = 10.0
 """How often a service that has nothing to do asks whether the log is there."""
 STUCK_SECONDS = 300.0

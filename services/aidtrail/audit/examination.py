@@ -228,40 +228,41 @@ class Examination:
         if submission is None or self._registries.objection(self._registry_offset, self._registry_offset, submission.timestamp):
             return False
         clock = max(self._clock, submission.timestamp)
-        if self._ruled(record, submission, clock, self._registry_offset) is not None:
+        same, ruled = self._ruled(record, submission, clock, self._registry_offset)
+        if not same or not isinstance(ruled, Outcome):
             return False
         self.report.equal += 1
-        self.report.resting += donation_of(submission) in self._doubtful
-        self._tail, self._clock = Tail(submission.offset, codec.sha256(record.value or b"")), clock
+        if self._doubtful:
+            self.report.resting += donation_of(submission) in self._doubtful
+        self._tail, self._clock = Tail(submission.offset, ruled.sha256), clock
         self._next()
         return True
 
-    def _ruled(self, record: Record, submission: Record, clock: int, registry_offset: int) -> Outcome | Finding | None:
-        """None if the rules give this very record; the account is then as after it. Else what they give, with the account as it was."""
+    def _ruled(self, record: Record, submission: Record, clock: int, registry_offset: int) -> tuple[bool, Outcome | Finding]:
+        """What the rules give, and whether it is this very record: then the account is as after it, else as it was."""
         account = self._accounts.of(donation_of(submission))
         before, seen = (account.donation, account.head), len(account.seen)
         registry = self._registries.at(registry_offset)
-        outcome: Outcome | Finding
+        ruled: Outcome | Finding
         try:
-            outcome = rule(account, submission, self._tail, clock, registry, self._topics, self._partitions)
+            ruled = rule(account, submission, self._tail, clock, registry, self._topics, self._partitions)
         except Exception as error:  # only a state that no rule has made can raise
-            outcome = Finding("outcome", "one that the rules give", f"they raise {type(error).__name__}: {error}")
+            ruled = Finding("outcome", "one that the rules give", f"they raise {type(error).__name__}: {error}")
         else:
-            if outcome.draft.value == record.value and outcome.draft.key == record.key:
-                if outcome.event is not None:
-                    key, value = outcome.draft.key.decode(), outcome.draft.value
-                    self._accounts.keep(Row(key, record.offset, outcome.submission_sha256, value))
-                return None
+            if ruled.draft.value == record.value and ruled.draft.key == record.key:
+                if ruled.event is not None:
+                    self._accounts.keep(Row(donation_of(submission), record.offset, ruled.submission_sha256, ruled.draft.value))
+                return True, ruled
         account.donation, account.head = before
         if len(account.seen) > seen:
             account.seen.popitem()
-        return outcome
+        return False, ruled
 
     def _rule_again(self, entry: Entry, stamp: LedgerStamp, submission: Record) -> Finding | None:
-        outcome = self._ruled(entry.record, submission, self._clock, stamp.registry_offset)
-        if outcome is None:
+        same, ruled = self._ruled(entry.record, submission, self._clock, stamp.registry_offset)
+        if same:
             return None
-        finding = first_difference(outcome.draft.value, entry) if isinstance(outcome, Outcome) else outcome
+        finding = first_difference(ruled.draft.value, entry) if isinstance(ruled, Outcome) else ruled
         self._follow(entry)
         return finding
 

@@ -452,7 +452,10 @@ def _string(b: bytes, i: int) -> tuple[str, int]:
     length, i = _number(b, i)
     if length < 0 or len(b) - i < length:
         raise Undecodable
-    return b[i : i + length].decode(), i + length
+    text = b[i : i + length].decode()
+    if "\0" in text:
+        raise Undecodable
+    return text, i + length
 
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -711,7 +714,7 @@ def read_entry(record: Record, schemas: Schemas) -> Entry:
         event = Event(*schemas.decode(record.value))
     except Undecodable:
         return Entry(record, digest, None, "undecodable")
-    if "meta" not in event.fields:
+    if "meta" not in event.fields or len(event.meta["donation_id"]) > 64:
         return Entry(record, digest, None, "not an event of a donation")
     if event.meta["ledger"] is None:
         return Entry(record, digest, event, "not stamped by a ledger")

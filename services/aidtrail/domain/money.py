@@ -15,6 +15,9 @@ SCALE = 4
 EXPONENTS: Mapping[str, int] = MappingProxyType({c.code: c.exponent for c in Currency if c.exponent is not None})
 """ISO 4217: digits after the point of each currency that has a minor unit."""
 
+_STEPS = {currency: Decimal(1).scaleb(-exponent) for currency, exponent in EXPONENTS.items()}
+"""The smallest amount of each."""
+
 ZERO = Decimal(0)
 Amounts = Mapping[str, Decimal]
 """Amounts by currency code. An absent currency is zero."""
@@ -54,8 +57,8 @@ class Money(BaseModel):
 
 def fits(money: Money) -> bool:
     """Whether the currency exists and the amount has no more digits after the point than it allows."""
-    exponent = EXPONENTS.get(money.currency)
-    return exponent is not None and money.amount == money.amount.quantize(Decimal(1).scaleb(-exponent))
+    step = _STEPS.get(money.currency)
+    return step is not None and money.amount == money.amount.quantize(step)
 
 
 def format_money(amount: Decimal, currency: str) -> str:

@@ -103,7 +103,10 @@ def prepare(connection: Connection, partitions: int) -> str:
         if build is None:
             build = new_build(connection, partitions, "live")
             go_live(connection, build)
-    migrate(connection, build, "build")
+        elif behind(connection, build, "build"):
+            _hide(connection)  # PostgreSQL changes no column that a view shows
+            migrate(connection, build, "build")
+            _show(connection, build)
     _require_partitions(connection, build, partitions)
     return build
 
@@ -138,11 +141,20 @@ def go_live(connection: Connection, build: str) -> None:
             raise UsageError(f"{build} shows the views {found}: it is for reading, and no projector could go on from it")
         connection.execute("INSERT INTO aidtrail.live (build) VALUES (%s) ON CONFLICT (one) DO UPDATE SET build = EXCLUDED.build", (build,))
         connection.execute("CREATE SCHEMA IF NOT EXISTS live")
-        for table in TABLES:
-            # Dropped first: a view cannot be replaced by one with other columns. Readers wait for the commit and never see it missing.
-            connection.execute(sql.SQL("DROP VIEW IF EXISTS {}").format(sql.Identifier("live", table)))
-            view, source = sql.Identifier("live", table), sql.Identifier(build, table)
-            connection.execute(sql.SQL("CREATE VIEW {} AS SELECT * FROM {}").format(view, source))
+        _hide(connection)
+        _show(connection, build)
+
+
+def _hide(connection: Connection) -> None:
+    """Drop the views of the live build. Within a transaction that makes them anew, readers wait and never see them missing."""
+    for table in TABLES:
+        connection.execute(sql.SQL("DROP VIEW IF EXISTS {}").format(sql.Identifier("live", table)))
+
+
+def _show(connection: Connection, build: str) -> None:
+    for table in TABLES:
+        view, source = sql.Identifier("live", table), sql.Identifier(build, table)
+        connection.execute(sql.SQL("CREATE VIEW {} AS SELECT * FROM {}").format(view, source))
 
 
 def require_build(connection: Connection, build: str) -> str:
