@@ -274,3 +274,33 @@ def outcome(value: bytes, canonical: bool) -> str:
     with pytest.raises(UndecodableError):
         codec.read_recorded(value)
     return "undecodable"
+
+
+def test_records_that_recur_are_read_once_but_for_long_ones() -> None:
+    """What strangers write must not stay in memory."""
+    value = codec.encode(EXAMPLES["DisbursementSettled"])
+    for read in (codec.read, codec.read_recorded):
+        (one, _), (other, _) = read(value), read(bytes(bytearray(value)))
+        assert isinstance(one, Event)
+        assert isinstance(other, Event)
+        assert one == other
+        assert one.meta.actor is other.meta.actor
+        assert one.meta.source is other.meta.source
+        named = one.meta.model_copy(update={"source": one.meta.source.model_copy(update={"reference": "r" * 300})})
+        long_one = codec.encode(one.model_copy(update={"meta": named}))
+        (one, _), (other, _) = read(long_one), read(long_one)
+        assert one == other
+        assert isinstance(one, Event)
+        assert isinstance(other, Event)
+        assert one.meta.source is not other.meta.source
+
+
+def test_what_is_wrong_in_a_record_that_recurs_is_said_each_time_as_of_any_other() -> None:
+    event = EXAMPLES["DisbursementSettled"]
+    assert isinstance(event, Event)
+    actor = event.meta.actor.model_copy(update={"role": "no role"})
+    value = codec.encode(event.model_copy(update={"meta": event.meta.model_copy(update={"actor": actor})}))
+    for _ in range(2):
+        with pytest.raises(MalformedError) as refused:
+            codec.read(value)
+        assert (refused.value.where, refused.value.found) == ("meta.actor.role", "'no role'")

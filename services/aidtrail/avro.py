@@ -29,7 +29,8 @@ Model = TypeVar("Model", bound=BaseModel)
 Classes = Mapping[str, type[BaseModel] | type[Enum]]
 
 _INT, _LONG = 2**31, 2**63
-_MOST_MET = 10_000
+_MOST_MET, _MET_BYTES = 10_000, 256
+"""Recurring records that are kept by name and schema, and the longest of them: what strangers write must not fill the memory."""
 
 
 def long(number: int) -> bytes:
@@ -55,8 +56,9 @@ def compile_decoder(writer: Any, known: Any, mark: str, classes: Classes | None 
     Without `classes` the values are dicts, lists and strings, for a pydantic model to validate. With them, the classes of records and enums
     by name, the values are finished objects, made without validation: twice as fast, and only for messages that were validated before.
 
-    Records of nothing but texts recur (actors, channels, legs): the same bytes are then read once, and are the same object. With `classes`
-    this is always so; without them for those that have a class in `recurring`, as objects that are valid, or values where they are not.
+    Records of nothing but texts and amounts recur (actors, channels, legs, money): the same bytes are then read once, and are the same
+    object. With `classes` this is always so; without them for those that have a class in `recurring`, as objects that are valid, or values
+    where they are not.
     """
     source = _Source(mark, classes, recurring or classes or {})
     result = source.value(expanded(writer), expanded(known), "")
@@ -117,7 +119,7 @@ class _Source:
         return written
 
     def record(self, schema: Any, known: Any, path: str) -> str:
-        recurs = schema["name"] in self.recurring and all(field["type"] in ("string", ["null", "string"]) for field in schema["fields"])
+        recurs = schema["name"] in self.recurring and all(_is_short(field["type"]) for field in schema["fields"])
         return self.met_before(schema, known, path) if recurs else self.made(schema, known, path)
 
     def made(self, schema: Any, known: Any, path: str) -> str:
@@ -145,7 +147,7 @@ class _Source:
         return name
 
     def met_before(self, schema: Any, known: Any, path: str) -> str:
-        """Write the lines that step over a record of texts, to see where it ends, and read it if these bytes were not met before."""
+        """Write the lines that step over a record, to see where it ends, and read it if these bytes were not met before."""
         name, start, met = self.fresh(), self.fresh(), f"met_{schema['name']}"
         self.constants.setdefault(met, {})
         self.line(f"{start} = i")
@@ -157,9 +159,10 @@ class _Source:
         self.line(f"i = {start}")
         values = self.made(schema, known, path)
         self.line(f"{name} = {values if self.classes else self.call('valid', _valid, self.recurring[schema['name']], values)}")
-        self.line(f"if len({met}) == {_MOST_MET}:")
-        self.line(f"    {met}.clear()")
-        self.line(f"{met}[b[{start}:i]] = {name}")
+        self.line(f"if i - {start} <= {_MET_BYTES}:")
+        self.line(f"    if len({met}) == {_MOST_MET}:")
+        self.line(f"        {met}.clear()")
+        self.line(f"    {met}[b[{start}:i]] = {name}")
         self.depth -= 1
         return name
 
@@ -289,6 +292,11 @@ class _Source:
         self.line(f"        raise bad('{path}: a length', n, i)")
         self.line("else:")
         self.line("    n >>= 1")
+
+
+def _is_short(schema: Any) -> bool:
+    """A text, which may be absent, or an amount: a length and so many bytes."""
+    return schema in ("string", ["null", "string"]) or (isinstance(schema, dict) and schema.get("logicalType") == "decimal")
 
 
 def builder(model: type[Model]) -> Callable[[dict[str, Any]], Model]:

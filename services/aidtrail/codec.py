@@ -10,7 +10,7 @@ import io
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -102,12 +102,18 @@ def _stamp(stamp: LedgerStamp) -> bytes:
             avro.long(stamp.version),
             avro.long(stamp.submitted_offset),
             stamp.previous_outcome_sha256,
-            avro.long((stamp.recorded_at - _EPOCH) // _MILLISECOND),
+            _milliseconds(stamp.recorded_at),
             stamp.previous_sha256,
             avro.long(stamp.registry_offset),
             avro.long(stamp.rules),
         )
     )
+
+
+@lru_cache(1000)
+def _milliseconds(moment: datetime) -> bytes:
+    """A log appends many records within a millisecond."""
+    return avro.long((moment - _EPOCH) // _MILLISECOND)
 
 
 def sha256(value: bytes) -> bytes:

@@ -83,14 +83,15 @@ class Projection:
         apply: Apply = apply,
         max_accounts: int = 20_000,
         recorded_by: datetime | None = None,
-        traced: bool = False,
+        live: bool = False,
     ) -> None:
-        """`recorded_by` ends each partition before its first entry that counts and was recorded later; those are then in `ended`."""
+        """`recorded_by` ends each partition before its first entry that counts and was recorded later; those are then in `ended`. `live`:
+        what is written is traced and timed; what is built again was so when it was new."""
         self._writer = writer
         self._partitions = partitions
         self._apply = apply
         self._max_accounts = max_accounts
-        self._traced = traced  # what is built again was traced when it was first
+        self._live = live
         self._recorded_by = recorded_by
         self.ended: set[int] = set()
         self._claims: dict[int, Claim] = {}
@@ -121,7 +122,7 @@ class Projection:
         """Fold these records, which must follow the claimed positions, and begin to write what follows from them; returns how many there
         were. Raises what the writing of the batch before raised: FenceLostError, UnavailableError."""
         batch = Batch()
-        spans = Spans(records if self._traced else {})
+        spans = Spans(records if self._live else {})
         with _STEP["load"].time():
             self._load(records, batch)
         with _STEP["fold"].time():
@@ -162,7 +163,8 @@ class Projection:
         spans.end()
         if batch.rows["parked"]:
             self._count_parked()
-        _observe(batch)
+        if self._live:
+            _observe(batch)
 
     def unpark(self, donation_id: str, partition: int) -> str | None:
         """Fold a parked donation again, all of its entries in order, and take it back among the others; returns why not, or None.

@@ -106,7 +106,7 @@ class Projector:
                 with schema.connect(self._conninfo) as connection:
                     build = schema.prepare(connection, self._partitions)
                 writer = Writer(self._conninfo, build, follows_live=True)
-            self._projection = Projection(writer, self._partitions, apply=self._apply, max_accounts=self._max_accounts, traced=True)
+            self._projection = Projection(writer, self._partitions, apply=self._apply, max_accounts=self._max_accounts, live=True)
             logger.info("projector: writing to %s", build)
         return self._projection
 

@@ -63,7 +63,7 @@ def rule(account: Account, record: Record, tail: Tail, clock: int, registry: Reg
     included.
     """
     value = record.value or b""
-    now = EPOCH + timedelta(milliseconds=clock)
+    now = _moment(clock)
     digest = codec.sha256(value)
     event: Event | None = None
     ledger_at = 0
@@ -116,6 +116,12 @@ def rule(account: Account, record: Record, tail: Tail, clock: int, registry: Reg
     return Outcome(draft, sha256, digest, record.offset, clock, refusal, event)
 
 
+@lru_cache(1000)
+def _moment(milliseconds: int) -> datetime:
+    """A log appends many records within a millisecond."""
+    return EPOCH + timedelta(milliseconds=milliseconds)
+
+
 def donation_of(record: Record) -> str:
     """The donation that a submission's key names, or NO_DONATION where it names none."""
     return _named(record.key or b"")
@@ -153,7 +159,8 @@ def _objection(
 
 def signature_verifies(value: bytes, ledger_at: int, event: Event, registry: Registry) -> bool:
     """Whether the submission is signed with a key that the registry, as the ruling has it, holds for the event's actor."""
-    signature, enrolled = event.meta.signature, registry.actors.get(event.meta.actor.actor_id)
+    signature = event.meta.signature
+    enrolled = None if signature is None else registry.actors.get(event.meta.actor.actor_id)
     if signature is None or enrolled is None:
         return False
     return signatures.is_signed(value, ledger_at, signature, enrolled.public_keys)

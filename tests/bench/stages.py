@@ -1,6 +1,7 @@
 """`make bench`: what Aidtrail does per second on this machine, beside the bare loop measured in the same run. Real Kafka, real PostgreSQL.
 
-Every stage runs in processes of its own; a stage's time is from the first record that any of them read to the last commit.
+Every stage runs in processes of its own; a stage's time is from when all of them could begin to read to the last commit or append. Starting
+Python and joining a group, which takes seconds, happen before.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from prometheus_client import REGISTRY
 
 from aidtrail.audit.findings import Extent
 from aidtrail.audit.note import SignerKey
@@ -30,7 +32,7 @@ from aidtrail.ledger import Ledger
 from aidtrail.log.kafka import KafkaLog
 from aidtrail.producer import Producer
 from aidtrail.projector import Projector
-from aidtrail.service import drain
+from aidtrail.service import drain, young_garbage_only
 from aidtrail.topics import Topics
 from aidtrail.views import schema
 from aidtrail.views.reader import Reader
@@ -42,12 +44,13 @@ PARTITIONS = 12
 STAGES = ["project", "ledger", "replay", "latency", "http", "memory", "seal"]
 SPAWN = multiprocessing.get_context("spawn")
 Report = dict[str, Any]
+Span = tuple[float, float]
+Target = tuple[Callable[..., Span | None], tuple[Any, ...]]
 
 
 def main() -> None:
     options = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     options.add_argument("--events", type=int, default=200_000, help="events that are projected (default 200000)")
-    options.add_argument("--donations", type=int, default=0, help="donations they are spread over (default: as many as live these events)")
     options.add_argument("--submissions", type=int, default=60_000, help="submissions that the ledger rules on (default 60000)")
     options.add_argument("--seconds", type=int, default=20, help="length of the latency stage and of submitting over HTTP (default 20)")
     options.add_argument("--growth", type=int, default=100_000, help="donations of the memory stage (default 100000)")
@@ -113,7 +116,8 @@ def project_stage(bootstrap: str, server: "Server", events: int) -> Report:
         with schema.connect(database) as connection:
             schema.prepare(connection, PARTITIONS)
         group = f"bench-projector-{workers}"
-        report[f"projector_{workers}"] = rate(total, [(run_projector, (bootstrap, topics, database, group, total))] * workers)
+        arguments = (bootstrap, topics, database, group, total, SPAWN.Barrier(workers))
+        report[f"projector_{workers}"] = rate(total, [(run_projector, arguments)] * workers)
         check_all_admitted(database, total)
     report["rebuild"] = rate(total, [(run_rebuild, (bootstrap, topics, database))])
     log.close()
@@ -134,7 +138,7 @@ def ledger_stage(bootstrap: str, submissions: int) -> Report:
     total = fill(log, lives.submissions(topics.submitted, PARTITIONS, donations, active=min(donations, 2000)), "submissions")
     log.close()
     report: Report = {"submissions": total, "donations": donations}
-    report["ledger_1"] = rate(total, [(run_ledger, (bootstrap, topics, total))])
+    report["ledger_1"] = rate(total, [(run_ledger, (bootstrap, topics, total, SPAWN.Barrier(1)))])
     say(report)
     return report
 
@@ -289,14 +293,18 @@ def seal_stage(bootstrap: str, entries: int, seconds: int, per_second: int = 500
 # --- the workers: each is the target of a process -----------------------------------------------------------------------------------
 
 
-def run_projector(bootstrap: str, topics: Topics, database: str, group: str, total: int) -> None:
+def run_projector(bootstrap: str, topics: Topics, database: str, group: str, total: int, joined: Any) -> Span:
     log = KafkaLog([bootstrap])
     projector = Projector(log, topics, database, group=group)
     reader = Reader.open(database)
+    begun = once_joined(projector, joined)
     drain(projector, lambda: sum(reader.next_offsets().values()) == total)
     projector.close()
     reader.close()
     log.close()
+    ended = REGISTRY.get_sample_value("aidtrail_projector_last_commit_timestamp_seconds")
+    assert ended
+    return begun, ended
 
 
 def run_rebuild(bootstrap: str, topics: Topics, database: str) -> None:
@@ -313,13 +321,27 @@ def run_replay(bootstrap: str, topics: Topics, extent: Extent, partitions: list[
     log.close()
 
 
-def run_ledger(bootstrap: str, topics: Topics, total: int) -> None:
+def run_ledger(bootstrap: str, topics: Topics, total: int, joined: Any) -> Span:
     log = KafkaLog([bootstrap])
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, young_garbage_only() as collect:
         ledger = Ledger(log, topics, Path(folder), group="bench-ledger")
-        drain(ledger, lambda: sum(log.end_offsets(topics.recorded).values()) == total)
+        begun = once_joined(ledger, joined)
+        ruled = 0
+        while ruled < total:
+            ruled += ledger.turn()
+            collect()
+        ended = time.time()
         ledger.close()
     log.close()
+    return begun, ended
+
+
+def once_joined(service: Projector | Ledger, joined: Any) -> float:
+    """Wait until the group has given each of its members, for whom `joined` is a barrier, its share; returns the time then."""
+    while len(service._membership.owned()) != PARTITIONS // joined.parties:
+        time.sleep(0.01)
+    joined.wait()
+    return time.time()
 
 
 def serve_ledger(bootstrap: str, topics: Topics, stop: Any, pipe: Any = None) -> None:
@@ -347,14 +369,14 @@ def serve(service: Any, stop: Any, pipe: Any) -> None:
 # --- measuring ------------------------------------------------------------------------------------------------------------------------
 
 
-def rate(total: int, targets: list[tuple[Callable[..., None], tuple[Any, ...]]]) -> int:
+def rate(total: int, targets: list[Target]) -> int:
     """Records per second, as `measured` has it."""
     return measured(total, targets)[0]
 
 
-def measured(total: int, targets: list[tuple[Callable[..., None], tuple[Any, ...]]]) -> tuple[int, int]:
-    """Records per second: `total` over the time from the first process's work to the last one's end. Starting Python does not count. With
-    the most memory that one of them had, in MiB."""
+def measured(total: int, targets: list[Target]) -> tuple[int, int]:
+    """Records per second: `total` over the time from when the first process began to work to when the last one ended, as the targets say or
+    else when they were called and returned. With the most memory that one of them had, in MiB."""
     spans: Any = SPAWN.SimpleQueue()
     workers = [SPAWN.Process(target=timed, args=(target, arguments, spans)) for target, arguments in targets]
     for worker in workers:
@@ -367,10 +389,10 @@ def measured(total: int, targets: list[tuple[Callable[..., None], tuple[Any, ...
     return round(total / (end - begin)), peak
 
 
-def timed(target: Callable[..., None], arguments: tuple[Any, ...], queue: Any) -> None:
-    start = time.time()
-    target(*arguments)
-    queue.put((start, time.time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10))
+def timed(target: Callable[..., Span | None], arguments: tuple[Any, ...], queue: Any) -> None:
+    called = time.time()
+    begun, ended = target(*arguments) or (called, time.time())
+    queue.put((begun, ended, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10))
 
 
 def fill(log: KafkaLog, drafts: Iterator[Any], what: str) -> int:

@@ -36,7 +36,7 @@ def building(log: Log, topics: Topics, conninfo: str, build: str, partitions: in
         stack.enter_context(_dropped_on_error(conninfo, build))
         collect = stack.enter_context(young_garbage_only())
         projection = stack.enter_context(closing(Projection(Writer(conninfo, build), partitions, **options)))
-        reader = stack.enter_context(closing(log.reader(topics.recorded)))
+        reader = stack.enter_context(closing(log.reader(topics.recorded, follows=False)))
         for partition in range(partitions):
             projection.claim(partition)
 
@@ -57,10 +57,12 @@ def _advance(
 
     while waiting := behind():
         reader.assign(waiting)
-        while behind().keys() == waiting.keys():  # those that are done are read no further
+        ended, beyond = set(projection.ended), False
+        while behind() and not beyond and projection.ended == ended:  # else go on without the partitions that have nothing more to say
             records = reader.poll(MAX_BATCH, POLL_SECONDS)
             if not records:
                 raise UnavailableError("the log could not be read up to the cut; is it reachable?")
+            beyond = any(found[-1].offset >= next_offsets[p] for p, found in records.items())
             within = {
                 p: batch for p, found in records.items() if (batch := [record for record in found if record.offset < next_offsets[p]])
             }

@@ -3,7 +3,7 @@
 Proves that the live views equal the fold of the log under the code of today. It does not prove that the log is what was once written to it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -115,14 +115,18 @@ def _compare(connection: psycopg.Connection[tuple[object, ...]], build: str, liv
         (count,) = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(ours)).fetchone() or (0,)
         names = sql.SQL(", ").join(map(sql.Identifier, key))
         query = sql.SQL(
-            "SELECT DISTINCT {names} FROM ((SELECT {shared} FROM {ours} EXCEPT ALL SELECT {shared} FROM {theirs})"
-            " UNION ALL (SELECT {shared} FROM {theirs} EXCEPT ALL SELECT {shared} FROM {ours})) AS different ORDER BY {names}"
-        ).format(names=names, ours=ours, theirs=theirs, shared=sql.SQL(", ").join(map(sql.Identifier, sorted(shared))))
+            "SELECT {names} FROM {ours} AS ours FULL JOIN {theirs} AS theirs USING ({names})"
+            " WHERE ({of_ours}) IS DISTINCT FROM ({of_theirs}) ORDER BY {names}"
+        ).format(names=names, ours=ours, theirs=theirs, of_ours=_of("ours", shared), of_theirs=_of("theirs", shared))
         keys = connection.execute(query).fetchall()
         rows[table] = int(str(count))
         differences[table] = len(keys)
         named[table] = ["/".join(map(str, values)) for values in keys[:MAX_NAMED]]
     return Comparison(build, live, cut, rows, differences, named, cuts.of_build(connection, build).sha256, live_sha256, uncompared)
+
+
+def _of(side: str, columns: Iterable[str]) -> sql.Composed:
+    return sql.SQL(", ").join(sql.Identifier(side, column) for column in sorted(columns))
 
 
 def _columns(connection: schema.Connection, build: str, table: str) -> set[str]:

@@ -90,7 +90,7 @@ def replay(
             report.differs(Difference(topic, partition, first, "", "offset", "a record", f"none before offset {end}"))
 
     with young_garbage_only() as collect, ExitStack() as stack:
-        readers = {topic: stack.enter_context(closing(log.reader(topic))) for topic in topics}
+        readers = {topic: stack.enter_context(closing(log.reader(topic, follows=False))) for topic in topics}
         read = partial(_records, log, missing=missing, poll_seconds=poll_seconds)
         registries = Registries(list(_registry_records(read(readers[topics.registry], topics.registry, 0, 0, extent.registry))))
         report.registry_events = len(registries)

@@ -124,7 +124,8 @@ class Log(Protocol):
 
     def appender(self) -> Appender: ...
 
-    def reader(self, topic: str) -> Reader: ...
+    def reader(self, topic: str, *, follows: bool = True) -> Reader:
+        """Who reads up to a known end says `follows=False`: the log need not hold back its answer until there is more."""
 
     def join(self, group: str, topic: str) -> Membership: ...
 

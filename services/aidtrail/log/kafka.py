@@ -36,6 +36,9 @@ METADATA_SECONDS = 2.0
 MEMBERSHIP_POLL_MS = 100
 FETCH_WAIT_MS = 100
 """How long a broker holds a fetch for which it has nothing yet. A reader that is assigned elsewhere waits out the one that is under way."""
+FETCH_BYTES = 8 << 20
+"""Of a backlog, a fetch brings so much of one partition, not a share of it of each: what is read in a row then concerns few donations.
+Brokers begin the next one at another partition."""
 STALL_SECONDS = 60
 EMPTY_SECONDS = 5.0
 CLOSE_SECONDS = 2
@@ -166,12 +169,12 @@ class KafkaLog:
         with self._reaching():
             return KafkaAppender(self._connection, self._delivery_timeout_seconds)
 
-    def reader(self, topic: str) -> "KafkaReader":
+    def reader(self, topic: str, *, follows: bool = True) -> "KafkaReader":
         # A consumer without rights polls empty for ever instead of failing (kafka-python 3.0.12): ask for the rights first.
         if "READ" not in self.operations(topic):
             raise UnavailableError(f"{topic}: this principal may not read it; allow it to Read the topic")
         with self._reaching():
-            return KafkaReader(self._connection, topic)
+            return KafkaReader(self._connection, topic, FETCH_WAIT_MS if follows else 1)
 
     def join(self, group: str, topic: str) -> "KafkaMembership":
         self._describe(topic)
@@ -281,13 +284,15 @@ class KafkaAppender:
 class KafkaReader:
     """A consumer without a group. See `aidtrail.log.Reader`. Records are kafka-python's own, by its own lists: nothing is copied."""
 
-    def __init__(self, connection: Mapping[str, Any], topic: str) -> None:
+    def __init__(self, connection: Mapping[str, Any], topic: str, fetch_wait_ms: int) -> None:
         self._topic = topic
         # No deserializers: when one raises, kafka-python 3.0.12 never returns from the next poll.
         self._consumer = KafkaConsumer(
             **connection,
             group_id=None,
-            fetch_max_wait_ms=FETCH_WAIT_MS,
+            fetch_max_wait_ms=fetch_wait_ms,
+            fetch_max_bytes=FETCH_BYTES,
+            max_partition_fetch_bytes=FETCH_BYTES,
             enable_auto_commit=False,
             auto_offset_reset="none",  # an offset that is gone is an error, not a reason to read something else
             check_crcs=True,

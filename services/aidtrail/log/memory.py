@@ -74,7 +74,7 @@ class MemoryLog:
     def appender(self) -> "MemoryAppender":
         return MemoryAppender(self)
 
-    def reader(self, topic: str) -> "MemoryReader":
+    def reader(self, topic: str, *, follows: bool = True) -> "MemoryReader":
         return MemoryReader(self._changed, self._of(topic))
 
     def join(self, group: str, topic: str) -> "MemoryMembership":

@@ -139,7 +139,7 @@ class PostgresLog:
     def appender(self) -> "PostgresAppender":
         return PostgresAppender(self._conninfo)
 
-    def reader(self, topic: str) -> "PostgresReader":
+    def reader(self, topic: str, *, follows: bool = True) -> "PostgresReader":
         self.partitions(topic)
         return PostgresReader(self._conninfo, topic)
 

@@ -256,7 +256,7 @@ def check(donation: Donation | None, event: e.Event, registry: Registry, now: da
     on nothing but its arguments."""
     oversight = donation.oversight if donation is not None else getattr(event, "oversight", e.Oversight.MANAGED)
     table = OBSERVED_RULES if oversight is e.Oversight.OBSERVED else RULES
-    case = Case(donation, event, registry, now, signature_verifies)
+    case = Case(donation, event, event.meta.actor, registry, now, signature_verifies)
     for rule in table[type(event)]:
         finding = rule(case)
         if finding is not None:

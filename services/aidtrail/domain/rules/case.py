@@ -62,6 +62,8 @@ class Case(Generic[E]):
 
     before: Donation | None
     event: E
+    actor: e.Actor
+    """Who submits it, as `event.meta` has him: most rules ask."""
     registry: Registry
     now: datetime
     signature_verifies: bool = False
@@ -75,12 +77,8 @@ class Case(Generic[E]):
         return self.before
 
     @property
-    def actor(self) -> e.Actor:
-        return self.event.meta.actor
-
-    @property
     def enrolment(self) -> Enrolment:
-        return self.registry.actors[self.event.meta.actor.actor_id]
+        return self.registry.actors[self.actor.actor_id]
 
     @property
     def approval(self: "Case[OfApproval]") -> Approval:
