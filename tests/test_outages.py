@@ -12,12 +12,14 @@ import pytest
 from prometheus_client import REGISTRY
 
 from aidtrail import service
+from aidtrail.domain.events import Actor
 from aidtrail.errors import UnavailableError
 from aidtrail.ledger import Ledger
 from aidtrail.log.kafka import KafkaLog
 from aidtrail.log.memory import MemoryLog
 from aidtrail.projector import Projector
 from aidtrail.service import Pulse
+from aidtrail.timekeeper import Timekeeper
 from aidtrail.views import schema
 from tests.bench import lives
 from tests.brokers import Broker
@@ -176,24 +178,25 @@ def test_services_that_have_nothing_to_do_tell_and_count_an_outage_of_the_broker
 ) -> None:
     monkeypatch.setattr(service, "LOOK_SECONDS", 1.0)
     pipeline = Pipeline(broker.bootstrap, database_url, tmp_path, "idle")
-    logs = [KafkaLog([pipeline.bootstrap]) for _ in range(2)]
+    logs = [KafkaLog([pipeline.bootstrap]) for _ in range(3)]
+    stop = Event()
     idle = [
         Ledger(logs[0], pipeline.topics, tmp_path / "ledger", group="ledger"),
         Projector(logs[1], pipeline.topics, database_url, group="projector"),
+        Timekeeper(logs[2], pipeline.topics, database_url, stop.wait, actor=Actor(actor_id="clock", party_id="MEF", role="timekeeper")),
     ]
     pulses = [Pulse() for _ in idle]
-    stop = Event()
 
     with ThreadPoolExecutor(len(idle)) as pool:
         running = [pool.submit(service.run, one, stop, pulse=pulse) for one, pulse in zip(idle, pulses, strict=True)]
         try:
-            assert eventually(lambda: [pulse.trouble() for pulse in pulses] == [None, None], SECONDS)
+            assert eventually(lambda: [pulse.trouble() for pulse in pulses] == [None] * len(idle), SECONDS)
             before = [outages(one.name) for one in idle]
             broker.kill()
             assert eventually(lambda: all("Kafka at" in (pulse.trouble() or "") for pulse in pulses), SECONDS)
             counted = [outages(one.name) - count for one, count in zip(idle, before, strict=True)]
             broker.start()
-            assert eventually(lambda: [pulse.trouble() for pulse in pulses] == [None, None], SECONDS)
+            assert eventually(lambda: [pulse.trouble() for pulse in pulses] == [None] * len(idle), SECONDS)
         finally:
             stop.set()
             for one in running:

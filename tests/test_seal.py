@@ -19,6 +19,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from prometheus_client import REGISTRY
 
 from aidtrail.audit import cuts
 from aidtrail.audit.checkpoints import published, records
@@ -424,6 +425,7 @@ def test_when_the_views_have_caught_up_their_digest_is_sealed(
     newest = cuts.of_live(database_url).sha256
     assert manifests[-1].view == newest
     assert manifests[1].view != newest
+    assert REGISTRY.get_sample_value("aidtrail_sealed_digest_timestamp_seconds")
     pipeline.close()
 
 

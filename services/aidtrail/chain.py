@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple, get_args
 from uuid import UUID
 
 from aidtrail import codec, metrics
-from aidtrail.domain.events import Event, SubmissionRefused
+from aidtrail.domain.events import Event, LedgerStamp, SubmissionRefused
 from aidtrail.errors import UndecodableError
 from aidtrail.log import Record, partition_of
 
@@ -56,13 +56,15 @@ NO_TAIL = Tail(-1, codec.GENESIS)
 
 
 class Entry(NamedTuple):
-    """One record of `recorded`, decoded. `event` is None when it could not be; it is then void for the reason in `fault`."""
+    """One record of `recorded`, decoded. `event` is None when it could not be; it is then void for the reason in `fault`. Where there is no
+    fault there are `donation_id` and `stamp`."""
 
     record: Record
     value: bytes
     event: Event | None
     donation_id: str | None
     fault: VoidReason | None = None
+    stamp: LedgerStamp | None = None
     ledger_at: int = 0
     """Where the stamp begins in `value`."""
 
@@ -80,12 +82,12 @@ def read_entry(record: Record) -> Entry:
         return Entry(record, value, None, None, "undecodable")
     if not isinstance(event, Event) or len(event.meta.donation_id) > MAX_DONATION_ID:
         return Entry(record, value, None, None, "not an event of a donation")
-    donation_id = event.meta.donation_id
-    if event.meta.ledger is None:
+    donation_id, stamp = event.meta.donation_id, event.meta.ledger
+    if stamp is None:
         return Entry(record, value, event, donation_id, "not stamped by a ledger")
     if record.key != donation_id.encode():
         return Entry(record, value, event, donation_id, "the key is not the donation")
-    return Entry(record, value, event, donation_id, None, ledger_at)
+    return Entry(record, value, event, donation_id, None, stamp, ledger_at)
 
 
 def void_reason(entry: Entry, tail: Tail, head: Head, partitions: int) -> VoidReason | None:
@@ -96,10 +98,9 @@ def void_reason(entry: Entry, tail: Tail, head: Head, partitions: int) -> VoidRe
     """
     if entry.fault is not None:
         return entry.fault
-    assert entry.event is not None
-    assert entry.event.meta.ledger is not None
-    assert entry.donation_id is not None
-    stamp = entry.event.meta.ledger
+    stamp, donation_id = entry.stamp, entry.donation_id
+    assert stamp is not None
+    assert donation_id is not None
     if stamp.submitted_offset <= tail.submitted_offset:
         return "its submission was answered before"
     if stamp.previous_outcome_sha256 != tail.sha256:
@@ -110,16 +111,16 @@ def void_reason(entry: Entry, tail: Tail, head: Head, partitions: int) -> VoidRe
         return "its version does not follow the head"
     if stamp.previous_sha256 != head.sha256:
         return "it does not chain to the head"
-    if stamp.version == 1 and partition_of(entry.donation_id.encode(), partitions) != entry.record.partition:
+    if stamp.version == 1 and partition_of(donation_id.encode(), partitions) != entry.record.partition:
         return "the donation belongs to another partition"
     return None
 
 
 def submission_of(entry: Entry) -> tuple[UUID | None, bytes]:
     """Of the submission that an entry answers: its event id (None where it could not be decoded) and the SHA-256 of its bytes."""
-    event = entry.event
+    event, stamp = entry.event, entry.stamp
     assert event is not None
-    assert event.meta.ledger is not None
+    assert stamp is not None
     if isinstance(event, SubmissionRefused):
         return event.refused_event_id, event.submission_sha256
-    return event.meta.event_id, codec.sha256(codec.unstamped(entry.value, entry.ledger_at, event.meta.ledger))
+    return event.meta.event_id, codec.sha256(codec.unstamped(entry.value, entry.ledger_at, stamp))

@@ -128,11 +128,11 @@ class Partition:
             entry = read_entry(record)
             account = self._account(entry.donation_id or NO_DONATION)
             reason = void_reason(entry, tail, account.head, self._partitions)
-            if reason is not None or entry.event is None or entry.event.meta.ledger is None:
+            if reason is not None or entry.event is None or entry.stamp is None:
                 metrics.VOID.labels("ledger", reason).inc()
                 logger.warning("ledger: an entry is void: %s", reason, extra=about(record))
                 continue
-            stamp = entry.event.meta.ledger
+            stamp = entry.stamp
             submission, digest = submission_of(entry)
             restore(account, entry.event, entry.value, submission, digest)
             tail, clock = Tail(stamp.submitted_offset, codec.sha256(entry.value)), (stamp.recorded_at - EPOCH) // MILLISECOND

@@ -97,6 +97,9 @@ TIME_TO_SEALED = Histogram(
     buckets=(0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 2.5, 5, 10, 30, 60, 300),
 )
 SEALED_AT = Gauge("aidtrail_sealed_timestamp_seconds", "When this process last published a checkpoint, in seconds since 1970")
+SEALED_DIGEST_AT = Gauge(
+    "aidtrail_sealed_digest_timestamp_seconds", "When this process last sealed the digest of the views as well; 0 before the first time"
+)
 SEALED_ENTRIES = Gauge("aidtrail_sealed_entries", "Entries that the newest checkpoint covers")
 UNSEALED_ENTRIES = Gauge("aidtrail_unsealed_entries", "Entries that no checkpoint covers yet")
 

@@ -217,21 +217,20 @@ class Projection:
     def _fold(self, partition: int, records: Sequence[Record], batch: Batch, changed: dict[str, tuple[int, Account]]) -> None:
         claim = self._claims[partition]
         tail = claim.tail
-        accounts = self._accounts
+        accounts, partitions, recorded_by = self._accounts, self._partitions, self._recorded_by
         entry_rows, refusal_rows, recorded = batch.rows["entries"], batch.rows["refusals"], batch.recorded
         for record in records:
             entry = read_entry(record)
             account = accounts.get(entry.donation_id or "", _BLANK)
-            reason = void_reason(entry, tail, account.head, self._partitions)
-            event = entry.event
+            reason = void_reason(entry, tail, account.head, partitions)
+            event, stamp = entry.event, entry.stamp
             sha256 = codec.sha256(entry.value)
-            if reason is not None or event is None or event.meta.ledger is None:
+            if reason is not None or event is None or stamp is None:
                 metrics.VOID.labels("projector", reason).inc()
                 logger.warning("projector: an entry is void: %s", reason, extra=about(record))
                 entry_rows.append(_entry_row(entry, "void", reason, sha256))
                 continue
-            stamp = event.meta.ledger
-            if self._recorded_by is not None and stamp.recorded_at > self._recorded_by:
+            if recorded_by is not None and stamp.recorded_at > recorded_by:
                 self.ended.add(partition)
                 batch.moves[partition] = (claim, claim._replace(next_offset=record.offset, tail=tail))
                 return

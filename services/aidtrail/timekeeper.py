@@ -23,6 +23,7 @@ from aidtrail.domain.fold import apply
 from aidtrail.errors import AppendUnknownError, FoldError, UnavailableError
 from aidtrail.log import Log
 from aidtrail.producer import Producer
+from aidtrail.service import Watch
 from aidtrail.topics import Topics, require_write
 from aidtrail.views.reader import Reader
 
@@ -62,6 +63,7 @@ class Timekeeper:
         assert heartbeat_seconds is None or heartbeat_seconds >= MIN_HEARTBEAT_SECONDS
         require_write(log, topics.submitted)
         self._producer = Producer(log, topics)
+        self._watch = Watch(log, topics.submitted)
         self._conninfo = conninfo
         self._wait = wait
         self._actor = actor
@@ -86,6 +88,8 @@ class Timekeeper:
                 self._producer.submit([*events, *beat])
             except AppendUnknownError as error:
                 raise UnavailableError(str(error)) from None
+        else:
+            self._watch.look()
         if events:
             logger.info("timekeeper: submitted %d events that are due", len(events))
         metrics.HEARTBEATS.inc(len(beat))

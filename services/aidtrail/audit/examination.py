@@ -142,10 +142,10 @@ class Examination:
         entry = read_entry(record)
         donation_id = entry.donation_id or NO_DONATION
         reason = void_reason(entry, self._tail, self._accounts.of(donation_id).head, self._partitions)
-        if reason is not None or entry.event is None or entry.event.meta.ledger is None:
+        stamp = entry.stamp
+        if reason is not None or stamp is None:
             self.report.voids_entry(Void(self._number, record.offset, donation_id, reason or ""))
             return
-        stamp = entry.event.meta.ledger
         if self._begun:
             self._examine(entry, stamp)
         else:

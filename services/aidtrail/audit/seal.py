@@ -157,6 +157,8 @@ class Sealer:
         self._oldest = None
         self._sealed_at = time.monotonic()
         metrics.SEALED_AT.set_to_current_time()
+        if sealed.last is not None and sealed.last.view is not None:
+            metrics.SEALED_DIGEST_AT.set_to_current_time()
         metrics.SEALED_ENTRIES.set(sealed.records)
 
     def _look(self, sealed: Sealed) -> None:
