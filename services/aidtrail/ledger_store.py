@@ -69,7 +69,8 @@ class LedgerStore:
         """Keep these entries and the position after them, or neither."""
         with self._db:
             self._db.execute("BEGIN")
-            self._db.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?)", rows)
+            # In the table's own order: what concerns one donation goes to one page of it.
+            self._db.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?)", sorted(rows))
             self._db.execute("INSERT OR REPLACE INTO position VALUES (1, ?, ?, ?, ?, ?)", (*position[:2], *position.tail, position.clock))
 
     def clear(self) -> None:

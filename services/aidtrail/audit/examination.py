@@ -27,6 +27,9 @@ LATE_MILLISECONDS = 60_000
 """A registry record that was appended so long before a submission must have been ruled with. The ledger promises it of any that was
 appended before, but two brokers' clocks may differ."""
 
+MAX_ROWS = 20_000
+"""Entries that are in memory before they go to the store together."""
+
 MILLISECOND = timedelta(milliseconds=1)
 
 
@@ -96,6 +99,8 @@ class Accounts:
 
     def settle(self) -> None:
         """To be called after every few entries: memory is bounded by it."""
+        if len(self._rows) < MAX_ROWS and len(self._accounts) <= self._max_accounts:
+            return
         self._store.add(self._rows, START)
         self._rows.clear()
         while len(self._accounts) > self._max_accounts:
