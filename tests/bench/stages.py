@@ -117,9 +117,11 @@ def project_stage(bootstrap: str, server: "Server", events: int) -> Report:
             schema.prepare(connection, PARTITIONS)
         group = f"bench-projector-{workers}"
         arguments = (bootstrap, topics, database, group, total, SPAWN.Barrier(workers))
-        report[f"projector_{workers}"] = rate(total, [(run_projector, arguments)] * workers)
+        report[f"projector_{workers}"], peak = measured(total, [(run_projector, arguments)] * workers)
+        report[f"projector_{workers}_peak"] = f"{peak} MiB"
         check_all_admitted(database, total)
-    report["rebuild"] = rate(total, [(run_rebuild, (bootstrap, topics, database))])
+    report["rebuild"], peak = measured(total, [(run_rebuild, (bootstrap, topics, database))])
+    report["rebuild_peak"] = f"{peak} MiB"
     log.close()
     for name in ("projector_1", "rebuild"):
         report[f"{name}_to_bare"] = round(report[name] / report["bare_1"], 2)
