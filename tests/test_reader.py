@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from psycopg import sql
 
+from aidtrail.audit import building
 from aidtrail.audit.rebuild import rebuild
 from aidtrail.domain import events as e
 from aidtrail.views import schema, writer
@@ -186,6 +187,31 @@ def test_what_is_reported_may_sum_up_to_more_than_any_amount_can_be(database_url
 
     assert row.settled == 2 * Decimal(most)
     assert found.total_differences == 0
+
+
+def test_a_closed_donation_leaves_memory_once_it_is_written_and_comes_back_where_it_goes_on(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(building, "MAX_BATCH", 1)  # a batch of one is folded while the one before it is written
+    running, acts = Pipeline(database_url, tmp_path), Acts(LIFE, NOW)
+    running.submit(full_life(LIFE, NOW))
+    projection = running._projector._projection
+    assert projection is not None
+    closed = list(projection._accounts)
+    acts.now = NOW + timedelta(minutes=40)
+    running.submit([acts.reopened(), acts.closed()])
+    running.submit([acts.reopened()])
+    reopened = list(projection._accounts)
+    loaded: list[str] = []
+    load = writer.Writer.load
+    monkeypatch.setattr(writer.Writer, "load", lambda writer, ids: loaded.extend(ids) or load(writer, ids))
+    found = rebuild(running.log, TOPICS, database_url)
+    running.close()
+
+    assert (closed, reopened) == ([], [LIFE])
+    assert loaded == [LIFE]  # what the next batch goes on with is not forgotten
+    assert found.total_differences == 0
+    assert found.rows["entries"] == 33 + 3
 
 
 def test_an_open_reader_sees_the_build_that_goes_live_whatever_its_columns(reader: Reader, pipeline: Pipeline) -> None:

@@ -7,7 +7,7 @@ donation whose fold raises is parked: its row stays as it was, its entries are k
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -56,6 +56,10 @@ class Account:
     term: int = 0
     """What the rows that were last written have added to the partition's sum."""
 
+    @property
+    def is_closed(self) -> bool:
+        return self.donation is not None and self.donation.closed_by is not None
+
     def fold(self, event: Event, apply: Apply) -> None:
         assert event.meta.ledger is not None
         donation = apply(self.donation, event)
@@ -96,8 +100,8 @@ class Projection:
         self.ended: set[int] = set()
         self._claims: dict[int, Claim] = {}
         self._accounts: OrderedDict[str, Account] = OrderedDict()
-        self._newest = 0
-        """Donations of the batch that was last folded."""
+        self._closed: list[str] = []
+        """Donations that the batch under way closes."""
         self._thread = ThreadPoolExecutor(1, "projection")
         self._writing: Future[None] | None = None
 
@@ -124,7 +128,7 @@ class Projection:
         batch = Batch()
         spans = Spans(records if self._live else {})
         with _STEP["load"].time():
-            self._load(records, batch)
+            folded = self._load(records, batch)
         with _STEP["fold"].time():
             changed: dict[str, tuple[int, Account]] = {}
             for partition, records_of in records.items():
@@ -134,18 +138,26 @@ class Projection:
                 sums[partition] += _add_status(batch, partition, account)
             for partition, added in sums.items():
                 _add_sum(batch, partition, added)
-        self.settle()
+        self._settle(folded)
+        self._closed = [donation_id for donation_id, (_, account) in changed.items() if account.is_closed]
         self._claims |= {partition: moved for partition, (_, moved) in batch.moves.items()}
         self._writing = self._thread.submit(self._write, batch, spans)
         return sum(map(len, records.values()))
 
     def settle(self) -> None:
         """Wait until all that was projected is written. Raises what its writing raised."""
+        self._settle(frozenset())
+
+    def _settle(self, folded: Set[str]) -> None:
+        """As `settle`, between a batch that was just folded and its writing. Only what is written may be forgotten: not these donations,
+        which stand last. Closed ones go first, since hardly anything happens to them any more."""
         if self._writing is not None:
             writing, self._writing = self._writing, None
             writing.result()
-            # Only what is written may be forgotten: the donations of the newest batch stand last, and it may not be.
-            while len(self._accounts) > max(self._max_accounts, self._newest):
+            for donation_id in self._closed:
+                if donation_id not in folded:
+                    del self._accounts[donation_id]
+            while len(self._accounts) > max(self._max_accounts, len(folded)):
                 self._accounts.popitem(last=False)
 
     def close(self) -> None:
@@ -187,23 +199,20 @@ class Projection:
             self._writer.write(batch)
         return None
 
-    def _load(self, records: Mapping[int, Sequence[Record]], batch: Batch) -> None:
-        """Bring every donation of the batch into memory: one query for all that are not there. A record whose key is not its donation is
-        void, so keys alone say which these are."""
+    def _load(self, records: Mapping[int, Sequence[Record]], batch: Batch) -> Set[str]:
+        """Bring every donation of the batch into memory, with one query for all that are not there; returns which these are. A record whose
+        key is not its donation is void, so keys alone say it."""
         accounts = self._accounts
         partition_of = {record.key: partition for partition, records_of in records.items() for record in records_of}
-        self._newest = len(partition_of)
+        named = {donation_id: partition for key, partition in partition_of.items() if (donation_id := _text(key)) is not None}
         missing: dict[str, int] = {}
-        for key, partition in partition_of.items():
-            donation_id = _text(key)
-            if donation_id is None:
-                continue
+        for donation_id, partition in named.items():
             if donation_id in accounts:
                 accounts.move_to_end(donation_id)
             else:
                 missing[donation_id] = partition
         if not missing:
-            return
+            return named.keys()
         stored = self._writer.load(list(missing))
         for donation_id, partition in missing.items():
             account = accounts[donation_id] = Account()
@@ -213,6 +222,7 @@ class Projection:
             account.term = digest.term(rows_sha256)
             for offset, event in () if account.parked else events:
                 self._fold_or_park(account, event, partition, offset, batch)
+        return named.keys()
 
     def _fold(self, partition: int, records: Sequence[Record], batch: Batch, changed: dict[str, tuple[int, Account]]) -> None:
         claim = self._claims[partition]
