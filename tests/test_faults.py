@@ -5,6 +5,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,8 +17,11 @@ import psycopg
 import pytest
 
 from aidtrail import codec, metrics, projection
+from aidtrail.audit import verifier
+from aidtrail.audit.evidence import export
 from aidtrail.audit.rebuild import rebuild
 from aidtrail.audit.replay import replay
+from aidtrail.audit.seal import Sealer
 from aidtrail.chain import NO_HEAD, read_entry
 from aidtrail.domain.donation import Donation
 from aidtrail.domain.events import Event, LedgerStamp
@@ -35,6 +39,7 @@ from aidtrail.views.reader import Reader
 from aidtrail.views.writer import Writer
 from tests.bench import lives
 from tests.brokers import Broker
+from tests.signers import signer
 from tests.waiting import eventually
 
 pytestmark = [
@@ -43,6 +48,7 @@ pytestmark = [
 ]
 
 PARTITIONS = 6
+KEY = signer("aidtrail.example/log")
 AIDTRAIL = Path(sys.executable).with_name("aidtrail")
 
 
@@ -114,8 +120,8 @@ class Pipeline:
         return int(self.query(statement)[0][0])
 
     def audited(self) -> str:
-        """Projects again and rules again on everything: asserts that nothing differs and that replay and views call the same entries void;
-        returns the counts in words."""
+        """Projects again and rules again on everything, seals it and lets the independent verifier look at an export: asserts that nothing
+        differs and that replay, verifier and views call the same entries void; returns the counts in words."""
         comparison = rebuild(self.log, self.topics, self.database)
         assert comparison.total_differences == 0, comparison
         report = replay(self.log, self.topics)
@@ -123,10 +129,22 @@ class Pipeline:
         assert (report.differing, report.unanswered, report.not_redecidable.total()) == (0, 0, 0), report
         assert report.equal == report.submissions == counts.get("admitted", 0) + counts.get("refused", 0)
         assert report.void.total() == counts.get("void", 0) == report.entries - report.equal
+        verified = self.verified()
+        assert (verified.exit_code, verified.void) == (0, counts.get("void", 0)), verified
         return (
             f"{comparison.total_rows} rows compared, {comparison.total_differences} differences; "
-            f"{report.equal} outcomes ruled again, {report.differing} differ, {report.void.total()} void"
+            f"{report.equal} outcomes ruled again, {report.differing} differ, {report.void.total()} void; "
+            f"{verified.admitted} admitted entries verified, exit code {verified.exit_code}"
         )
+
+    def verified(self) -> verifier.Report:
+        sealer = Sealer(self.log, self.topics, KEY, self.folder / "seal", seal_seconds=0.0)
+        while sealer.turn():
+            pass
+        sealer.close()
+        with tempfile.TemporaryDirectory() as folder:
+            export(self.log, self.topics, self.database, KEY.verifier, Path(folder) / "export")
+            return verifier.verify(Path(folder) / "export", verifier.Trust(verifier.Key.parse(str(KEY.verifier))))
 
     @contextmanager
     def process(self, name: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
