@@ -14,7 +14,7 @@ import pytest
 from aidtrail import avro, codec, contract
 from aidtrail.avro import long
 from aidtrail.compatibility import expanded
-from aidtrail.domain.events import EVENTS, Event
+from aidtrail.domain.events import EVENTS, Event, Source
 from aidtrail.errors import MalformedError, UndecodableError
 from tests.test_codec import EXAMPLES, STAMP, stamped
 
@@ -293,6 +293,22 @@ def test_records_that_recur_are_read_once_but_for_long_ones() -> None:
         assert isinstance(one, Event)
         assert isinstance(other, Event)
         assert one.meta.source is not other.meta.source
+
+
+def test_records_that_recur_are_kept_in_bounded_number_whatever_event_they_are_in() -> None:
+    """A reference is often another in each event."""
+    most, held = avro._MOST_MET, 0
+    kinds = [EXAMPLES[name] for name in ("DisbursementSettled", "PledgeConfirmed", "FundsReceived")]
+    for number in range(2 * most):
+        event = kinds[number % len(kinds)]
+        assert isinstance(event, Event)
+        source = event.meta.source.model_copy(update={"reference": f"reference {number}"})
+        value = codec.encode(event.model_copy(update={"meta": event.meta.model_copy(update={"source": source})}))
+        assert codec.read(value)[0] == codec.read_recorded(value)[0]
+        held = max(held, max(len(met) for met in avro._MET.values()))
+    kinds_of_source = sum(model is Source for model, _, _ in avro._MET)
+    print(f"{2 * most} references in three types of event: {kinds_of_source} stores, at most {held} kept in one")
+    assert (kinds_of_source, held) == (2, most)  # validated, and not
 
 
 def test_what_is_wrong_in_a_record_that_recurs_is_said_each_time_as_of_any_other() -> None:

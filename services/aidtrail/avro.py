@@ -9,6 +9,7 @@ is in the fewest bytes of two's complement and within its precision; a UUID is i
 entries, beyond that: no text holds U+0000, which no model lets through and no column of PostgreSQL takes.
 """
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, timedelta
@@ -29,8 +30,10 @@ Model = TypeVar("Model", bound=BaseModel)
 Classes = Mapping[str, type[BaseModel] | type[Enum]]
 
 _INT, _LONG = 2**31, 2**63
+_MET: dict[tuple[type[Any], bool, str], dict[bytes, Any]] = {}
+"""The recurring records that were met, by class, whether they are validated, and schema: all decoders share them."""
 _MOST_MET, _MET_BYTES = 10_000, 256
-"""Recurring records that are kept by name and schema, and the longest of them: what strangers write must not fill the memory."""
+"""How many are kept of each, and the longest of them: what strangers write must not fill the memory."""
 
 
 def long(number: int) -> bytes:
@@ -149,7 +152,8 @@ class _Source:
     def met_before(self, schema: Any, known: Any, path: str) -> str:
         """Write the lines that step over a record, to see where it ends, and read it if these bytes were not met before."""
         name, start, met = self.fresh(), self.fresh(), f"met_{schema['name']}"
-        self.constants.setdefault(met, {})
+        key = (self.recurring[schema["name"]], self.classes is None, json.dumps([schema, known]))
+        self.constants[met] = _MET.setdefault(key, {})
         self.line(f"{start} = i")
         for field in schema["fields"]:
             self.step_over(field["type"], f"{path}.{field['name']}")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from aidtrail import avro, codec, signatures
-from aidtrail.chain import NO_HEAD, Head, Tail
+from aidtrail.chain import MAX_DONATION_ID, NO_HEAD, Head, Tail
 from aidtrail.domain.donation import Donation
 from aidtrail.domain.events import DONATION_ID, Actor, Event, LedgerStamp, Meta, Source, SubmissionRefused
 from aidtrail.domain.fold import apply
@@ -124,7 +124,8 @@ def _moment(milliseconds: int) -> datetime:
 
 def donation_of(record: Record) -> str:
     """The donation that a submission's key names, or NO_DONATION where it names none."""
-    return _named(record.key or b"")
+    key = record.key or b""
+    return _named(key) if len(key) <= MAX_DONATION_ID else NO_DONATION
 
 
 @lru_cache(20_000)
