@@ -10,6 +10,7 @@ from psycopg import sql
 from aidtrail.audit import building
 from aidtrail.audit.rebuild import rebuild
 from aidtrail.domain import events as e
+from aidtrail.log import Draft
 from aidtrail.views import schema, writer
 from aidtrail.views.reader import Filters, Reader, Sight
 from tests.acts import Acts, full_life, money
@@ -212,6 +213,20 @@ def test_a_closed_donation_leaves_memory_once_it_is_written_and_comes_back_where
     assert loaded == [LIFE]  # what the next batch goes on with is not forgotten
     assert found.total_differences == 0
     assert found.rows["entries"] == 33 + 3
+
+
+def test_a_key_that_can_be_no_donations_takes_no_room_in_memory(database_url: str, tmp_path: Path) -> None:
+    running = Pipeline(database_url, tmp_path)
+    appender = running.log.appender()
+    appender.append([Draft(TOPICS.recorded, 0, key, b"nothing") for key in (b"A" * 100_000, b"A\x00", b"\xff")])
+    appender.close()
+    running.catch_up_views()
+    projection = running._projector._projection
+    assert projection is not None
+    held = list(projection._accounts)
+    running.close()
+
+    assert held == []
 
 
 def test_an_open_reader_sees_the_build_that_goes_live_whatever_its_columns(reader: Reader, pipeline: Pipeline) -> None:

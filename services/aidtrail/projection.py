@@ -15,7 +15,7 @@ from datetime import datetime
 from psycopg.types.json import Jsonb
 
 from aidtrail import codec, metrics
-from aidtrail.chain import NO_HEAD, Entry, Head, Tail, read_entry, void_reason
+from aidtrail.chain import MAX_DONATION_ID, NO_HEAD, Entry, Head, Tail, read_entry, void_reason
 from aidtrail.domain import status
 from aidtrail.domain.donation import Approval, Donation
 from aidtrail.domain.events import Event, SubmissionRefused
@@ -278,12 +278,12 @@ _STEP = {step: metrics.STEP_SECONDS.labels("projector", step) for step in ("load
 
 
 def _text(key: bytes | None) -> str | None:
-    """A record's key as PostgreSQL would take it, None where it would not."""
+    """A record's key, None where it can be no donation's: PostgreSQL takes no U+0000, and memory not what is longer than any id."""
     try:
         text = (key or b"").decode()
     except UnicodeDecodeError:
         return None
-    return None if "\0" in text else text
+    return None if "\0" in text or len(text) > MAX_DONATION_ID else text
 
 
 def _add_sum(batch: Batch, partition: int, added: int) -> None:
