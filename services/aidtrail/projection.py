@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import cast
 
 from psycopg.types.json import Jsonb
 
@@ -26,7 +27,7 @@ from aidtrail.log import Record
 from aidtrail.logs import about
 from aidtrail.tracing import Spans
 from aidtrail.views import digest
-from aidtrail.views.writer import Batch, Claim, Row, Writer
+from aidtrail.views.writer import COLUMNS, Batch, Claim, Row, Writer
 
 logger = logging.getLogger(__name__)
 
@@ -228,7 +229,7 @@ class Projection:
         claim = self._claims[partition]
         tail = claim.tail
         accounts, partitions, recorded_by = self._accounts, self._partitions, self._recorded_by
-        entry_rows, refusal_rows, recorded = batch.rows["entries"], batch.rows["refusals"], batch.recorded
+        entry_rows, refusal_rows = batch.rows["entries"], batch.rows["refusals"]
         for record in records:
             entry = read_entry(record)
             account = accounts.get(entry.donation_id or "", _BLANK)
@@ -244,7 +245,6 @@ class Projection:
                 self.ended.add(partition)
                 batch.moves[partition] = (claim, claim._replace(next_offset=record.offset, tail=tail))
                 return
-            recorded.append((stamp.recorded_at, partition, record.offset))
             tail = Tail(stamp.submitted_offset, sha256)
             if isinstance(event, SubmissionRefused):
                 entry_rows.append(_entry_row(entry, "refused", None, sha256))
@@ -410,15 +410,22 @@ def _short(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"[:500]
 
 
+_OUTCOME, _RECORDED_AT = (list(COLUMNS["entries"]).index(column) for column in ("outcome", "recorded_at"))
+
+
 def _observe(batch: Batch) -> None:
     now = time.time()
     count = len(batch.rows["entries"])
     metrics.BATCH_RECORDS.labels("projector").observe(count)
     metrics.ENTRIES_PROJECTED.inc(count)
     metrics.LAST_COMMIT.set(now)
-    told = sorted((max(0.0, now - recorded_at.timestamp()), partition, offset) for recorded_at, partition, offset in batch.recorded)
+    told = sorted(
+        (max(0.0, now - cast(datetime, row[_RECORDED_AT]).timestamp()), str(row[0]), str(row[1]))
+        for row in batch.rows["entries"]
+        if row[_OUTCOME] != "void"
+    )
     if told:
         for seconds, _, _ in told[:-1]:
             metrics.TIME_TO_VISIBLE.observe(seconds)
         slowest, partition, offset = told[-1]
-        metrics.TIME_TO_VISIBLE.observe(slowest, {"partition": str(partition), "offset": str(offset)})
+        metrics.TIME_TO_VISIBLE.observe(slowest, {"partition": partition, "offset": offset})

@@ -8,7 +8,6 @@ some FEW rows on, and slow below: to empty a temporary table at the commit takes
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
 from decimal import Decimal
 from typing import Any, LiteralString, NamedTuple, cast
 
@@ -82,8 +81,6 @@ class Batch:
 
     rows: dict[str, list[Row]] = field(default_factory=lambda: {table: [] for table in COLUMNS})
     moves: dict[int, tuple[Claim, Claim]] = field(default_factory=dict)
-    recorded: list[tuple[datetime, int, int]] = field(default_factory=list)
-    """When each entry that counts was recorded, with its partition and offset."""
 
 
 class Stored(NamedTuple):
