@@ -403,8 +403,9 @@ def fill(log: KafkaLog, drafts: Iterator[Any], what: str) -> int:
     while batch := list(islice(drafts, 5000)):
         appender.append(batch)
         count += len(batch)
-        print(f"\r  {count:,} {what} appended", end="", file=sys.stderr, flush=True)
-    print(file=sys.stderr)
+        if sys.stderr.isatty():
+            print(f"\r  {count:,} {what} appended", end="", file=sys.stderr, flush=True)
+    print(f"\r  {count:,} {what} appended", file=sys.stderr)
     appender.close()
     return count
 
