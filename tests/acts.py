@@ -329,7 +329,7 @@ class Acts:
         event: e.ReceiptDisputed = self._make(e.ReceiptDisputed, by, fields, changes)
         return event
 
-    def resolved(self, disbursement_id: str = "D1", by: str = "krcs-officer", **changes: Any) -> e.DisputeResolved:
+    def resolved(self, disbursement_id: str = "D1", by: str = "crc-officer-2", **changes: Any) -> e.DisputeResolved:
         fields = {"disbursement_id": disbursement_id, "resolution": "a correspondent bank took the difference"}
         event: e.DisputeResolved = self._make(e.DisputeResolved, by, fields, changes)
         return event

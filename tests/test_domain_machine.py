@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from aidtrail.domain import events as e
-from aidtrail.domain.balances import acknowledged, available, held
+from aidtrail.domain.balances import acknowledged, available, bound, held
 from aidtrail.domain.donation import ENDED, ApprovalState, ConditionState, DisbursementState, Donation, deadlines
 from aidtrail.domain.fold import apply
 from aidtrail.domain.invariants import invariants
@@ -128,7 +128,7 @@ class Lives(RuleBasedStateMachine):
         for row in status(after).amounts.values():
             assert min(row) >= 0, row
             assert row.settled - row.returned + row.in_flight <= row.pledged
-            assert row.utilised <= row.acknowledged <= row.received
+            assert row.acknowledged <= row.received
         assert after.next_deadline == min((deadline.due_at for deadline in deadlines(after)), default=None)
         self.donation = after
 
@@ -211,13 +211,24 @@ class Lives(RuleBasedStateMachine):
     def approvals(self, *states: ApprovalState) -> list[str]:
         return [approval.approval_id for approval in self.donation.approvals.values() if approval.state in states]
 
-    @often(6, when=lambda life: life.in_force() and any(amount > 0 for amount in available(life.donation).values()))
+    def unapproved(self) -> list[tuple[str, ...]]:
+        """The legs that something may be asked for: all of the route, those that start at the donor, those that do not."""
+        route = self.donation.route
+        donors = tuple(leg.leg_id for leg in route if leg.parent_leg_id is None)
+        intermediaries = tuple(leg.leg_id for leg in route if leg.parent_leg_id is not None)
+        kinds = [(*donors, *intermediaries), donors, intermediaries]
+        return [legs for legs in kinds if legs and any(amount > 0 for amount in available(self.donation, legs).values())]
+
+    @often(6, when=lambda life: life.in_force() and life.unapproved())
     def request(self, whim: Whim) -> None:
         donation = self.donation
+        legs = whim.one_of(self.unapproved())
         share = whim.one_of((1, 1, 1, 2))
-        asked = {c: (amount / share).quantize(money("1").amount) for c, amount in available(donation).items() if amount > 0}
+        asked = {c: (amount / share).quantize(money("1").amount) for c, amount in available(donation, legs).items() if amount > 0}
         asked = {c: amount // 1 if amount > 1 else amount for c, amount in asked.items()}
         mechanism = whim.one_of(("MEF-SUPPORT", "MEF-SUPPORT", "MEF-SMALL", "KRCS-BOARD"))
+        before = [bound(donation, purse, mechanism) for purse in {donation.pledge.legs[leg_id].parent_leg_id for leg_id in legs}]
+        together = [{c: amount + sums.get(c, ZERO) for c, amount in asked.items()} for sums in before]
         self.made += 1
         self.act(
             whim,
@@ -225,10 +236,10 @@ class Lives(RuleBasedStateMachine):
             ("krcs-officer", "krcs-officer-2", "crc-officer", "krcs-allrounder"),
             approval_id=f"A{self.made}",
             mechanism_id=mechanism,
-            legs=tuple(donation.pledge.legs),
+            legs=legs,
             amounts=tuple(Money(amount=amount, currency=c) for c, amount in asked.items() if amount > 0),
             terms_sha256=donation.pledge.terms_sha256,
-            approvals_required=REGISTRY.mechanisms[mechanism].approvals_required(asked),
+            approvals_required=max(REGISTRY.mechanisms[mechanism].approvals_required(sums) for sums in together),
         )
 
     @often(12, when=lambda life: life.approvals(ApprovalState.PENDING))
@@ -423,23 +434,24 @@ class Lives(RuleBasedStateMachine):
 
     # --- receipt --------------------------------------------------------------------------------------------------------------------
 
-    @often(12, when=lambda life: any(paid.net > 0 and paid.received is None for paid in life.donation.disbursements.values()))
+    @often(12, when=lambda life: any(paid.missing > 0 for paid in life.donation.disbursements.values()))
     def receive(self, whim: Whim) -> None:
-        paid = whim.one_of([paid for paid in self.donation.disbursements.values() if paid.net > 0 and paid.received is None])
-        fee = min(money("1").amount, paid.net / 2 // 1) if whim.below(4) == 0 else ZERO
+        paid = whim.one_of([paid for paid in self.donation.disbursements.values() if paid.missing > 0])
+        arrives = paid.missing // whim.one_of((1, 1, 1, 2)) or paid.missing
+        fee = min(money("1").amount, arrives / 2 // 1) if whim.below(4) == 0 else ZERO
         self.act(
             whim,
             e.FundsReceived,
             OFFICERS[paid.leg.to_party],
             disbursement_id=paid.disbursement_id,
-            amount=Money(amount=paid.net - fee, currency=paid.currency),
+            amount=Money(amount=arrives - fee, currency=paid.currency),
             fees=Money(amount=fee, currency=paid.currency) if fee else None,
         )
 
     @often(8, when=lambda life: life.unacknowledged())
     def acknowledge(self, whim: Whim) -> None:
         paid = self.donation.disbursements[whim.one_of(self.unacknowledged())]
-        left = (paid.received or ZERO) - paid.acknowledged
+        left = paid.arrived - paid.acknowledged
         self.act(
             whim,
             e.ReceiptAcknowledged,
@@ -453,7 +465,7 @@ class Lives(RuleBasedStateMachine):
         return [
             paid.disbursement_id
             for paid in self.donation.disbursements.values()
-            if paid.received is not None and paid.acknowledged < paid.received and paid.leg.to_party == "KBH"
+            if paid.acknowledged < paid.arrived and paid.leg.to_party == "KBH"
         ]
 
     @often(2, when=lambda life: life.payments(DisbursementState.SETTLED))
@@ -461,8 +473,7 @@ class Lives(RuleBasedStateMachine):
         paid = self.donation.disbursements[whim.one_of(self.payments(DisbursementState.SETTLED))]
         leg = paid.leg
         if paid.disputed_by is not None:
-            people = (*OFFICERS[leg.from_party], *OFFICERS[leg.to_party])
-            self.act(whim, e.DisputeResolved, people, disbursement_id=paid.disbursement_id, resolution="settled by letter")
+            self.act(whim, e.DisputeResolved, OFFICERS[leg.to_party], disbursement_id=paid.disbursement_id, resolution="settled by letter")
         elif whim.below(3) == 0:
             difference = Money(amount=min(paid.settled, money("5").amount), currency=paid.currency)
             people = OFFICERS[leg.to_party]
@@ -486,7 +497,7 @@ class Lives(RuleBasedStateMachine):
 
     @often(4, when=lambda life: life.donation.closed_by is not None)
     def reopen(self, whim: Whim) -> None:
-        self.act(whim, e.DonationReopened, (*OFFICERS["KRCS"], *OFFICERS["CRC"]), reason="a refund is expected")
+        self.act(whim, e.DonationReopened, (*OFFICERS["KRCS"], *OFFICERS["CRC"], *OFFICERS["KBH"]), reason="a refund is expected")
 
 
 def _scaled(amount: Decimal, change: int) -> Decimal:

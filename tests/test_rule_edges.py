@@ -1,6 +1,6 @@
 """Rules with more than one edge: what is just allowed, and what is just not."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -14,6 +14,7 @@ from tests.situations import (
     CONDITION,
     REGISTRY,
     acknowledged,
+    arrived,
     event_with,
     granted,
     instructed,
@@ -128,7 +129,7 @@ def test_who_holds_money_passes_it_on_after_the_pledge_ended_but_the_donor_pays_
 
         assert verdict(*told, a.instructed("D2", "400", by="crc-preparer", leg_id="CRC-KBH")) is None
         assert verdict(*told, a.instructed("D3", "100")) == "ended_pledge_pays_nothing_new"
-        assert verdict(*told, a.requested("A2", "100")) == "pledge_has_not_ended"
+        assert verdict(*told, a.requested("A2", "100")) == "donors_money_is_asked_for_in_time"
 
 
 def test_the_legs_of_one_purse_share_an_approval() -> None:
@@ -206,3 +207,119 @@ def test_who_wants_an_id_that_is_in_use_learns_nothing_of_the_donation_that_has_
 
     assert [refusal.reason for refusal in told if refusal is not None] == ["donation_is_new"]
     assert len(told) == 1
+
+
+# --- the approval of money that is on its way ---------------------------------------------------------------------------------------
+
+
+def test_money_that_an_intermediary_holds_is_approved_again_when_its_approval_ends() -> None:
+    for end in ("expired", "revoked", "amended"):
+        a = Acts()
+        told = [a.announced(valid_until=None), *a.approval(), *a.payment("D1", "1000"), a.received("D1", "1000")]
+        if end == "amended":
+            told.append(a.amended(purpose="12220", valid_until=None))
+        else:
+            a.now = a.later(301) if end == "expired" else a.now
+            told.append(a.approval_expired() if end == "expired" else a.revoked())
+        again = a.requested("A2", "1000", by="crc-officer", legs=("CRC-KBH",))
+
+        assert verdict(*told, again) is None, end
+        assert verdict(*told, a.requested("A3", "0.001", legs=("KRCS-CRC",))) == "amounts_are_within_what_is_unapproved"
+        until = a.now + timedelta(days=30)
+        told += [again, a.approved("A2", valid_until=until), a.approved("A2", by="mef-approver-2", valid_until=until)]
+        assert verdict(*told, *a.payment("D2", "1000", "crc", approval_id="A2")) is None
+
+
+def test_an_intermediary_may_ask_for_what_it_holds_after_the_pledge_ended() -> None:
+    a = Acts()
+    told = [a.announced(), *a.approval(), *a.payment("D1", "400"), a.received("D1", "400"), a.withdrawn(), a.revoked()]
+
+    assert verdict(*told, a.requested("A2", "400", by="crc-officer", legs=("CRC-KBH",))) is None
+    assert verdict(*told, a.requested("A2", "400", by="crc-officer")) == "donors_money_is_asked_for_in_time"
+
+
+def test_the_same_money_needs_one_approval_for_each_purse_it_passes() -> None:
+    a = Acts()
+    told = [a.announced(), *a.approval("A1", legs=("CRC-KBH",))]
+
+    assert verdict(*told, a.requested("A2", "1000", legs=("KRCS-CRC",))) is None
+    assert verdict(*told, a.requested("A2", "0.001")) == "amounts_are_within_what_is_unapproved"
+
+
+def test_to_ask_in_parts_does_not_take_fewer_approvals() -> None:
+    a = Acts()
+    told = [a.announced(amounts=(money("9998"),)), *a.approval("A1", "4999")]
+
+    assert verdict(*told, a.requested("A2", "0.999")) is None
+    assert verdict(*told, a.requested("A2", "4999")) == "number_of_approvals_is_the_mechanisms"
+    assert verdict(*told, a.requested("A2", "4999", approvals_required=3)) is None
+    assert verdict(*told, a.requested("A2", "4999", mechanism_id="MEF-SMALL", approvals_required=1)) is None
+
+
+# --- the same people by another way -------------------------------------------------------------------------------------------------
+
+
+def test_who_lifts_a_condition_pays_nothing_under_it() -> None:
+    a = Acts()
+    told = [a.announced(), a.requested(mechanism_id="KRCS-BOARD", approvals_required=1)]
+    told += [a.approved(by="krcs-approver", conditions=(CONDITION,)), a.met(by="krcs-allrounder", role="approver")]
+
+    assert verdict(*told, a.instructed(by="krcs-allrounder", role="preparer")) == "payer_did_not_decide_the_cover"
+    assert verdict(*told, a.instructed()) is None
+
+
+def test_new_terms_are_confirmed_anew_by_who_did_not_amend_them() -> None:
+    a = Acts()
+    told = [a.announced(), a.confirmed(), a.amended(amounts=(money("1200"),), by="krcs-officer-2")]
+
+    assert story(*told, a.confirmed()).donation.pledge[:1] == ("announced",)  # type: ignore[union-attr]
+    assert verdict(*told, a.confirmed(by="krcs-officer-2")) == "confirmed_by_another"
+    assert verdict(*told, a.confirmed(by="krcs-officer-3")) is None
+
+
+def test_a_longer_validity_leaves_a_pledge_confirmed() -> None:
+    a = Acts()
+
+    assert verdict(a.announced(), a.confirmed(), a.amended(valid_until=a.later(360)), a.confirmed()) == "pledge_awaits_confirmation"
+
+
+# --- money that did not arrive, or went back ----------------------------------------------------------------------------------------
+
+
+def test_a_payment_is_received_in_parts_up_to_what_was_settled() -> None:
+    a = Acts()
+    told = [*paid(a), a.received("D1", "100"), a.received("D1", "250", fees=money("10"))]
+
+    assert verdict(*told, a.received("D1", "40.001")) == "received_is_within_the_settlement"
+    assert verdict(*told, a.received("D1", "40")) is None
+
+
+def test_what_went_back_is_neither_acknowledged_nor_used() -> None:
+    a = Acts()
+    told = [*acknowledged(a), a.returned("D2", "100", by="kbh-officer")]
+
+    assert verdict(*told, a.utilised("300.001")) == "utilised_is_within_what_was_acknowledged"
+    assert verdict(*told, a.utilised("300")) is None
+    a = Acts()
+    told = [*arrived(a), a.returned("D2", "400", by="kbh-officer")]
+    assert verdict(*told, a.acknowledged("D2", "0.001")) == "acknowledged_is_within_what_was_received"
+
+
+def test_an_instruction_is_not_released_after_the_pledge_ran_out_and_may_then_be_cancelled() -> None:
+    a = Acts()
+    told = [a.announced(valid_until=a.later(10)), *a.approval(), a.instructed()]
+
+    assert verdict(*told, a.released(), now=a.later(11)) == "pledge_past_its_validity_pays_nothing_new"
+    cancelled = [*told, a.bank_rejected(by="krcs-preparer")]
+    assert verdict(*cancelled, a.expired(), now=a.later(11)) is None
+
+
+def test_a_dispute_is_ended_by_its_own_side_and_may_be_raised_after_the_payer_closed() -> None:
+    a = Acts()
+    told = [*arrived(a), a.disputed("D2", by="kbh-officer")]
+
+    assert verdict(*told, a.resolved("D2", by="crc-officer")) == "receiver_acts"
+    assert verdict(*told, a.resolved("D2", by="kbh-officer-2")) is None
+    a = Acts()
+    told = [*arrived(a), a.closed(by="crc-officer"), a.reopened(by="kbh-officer")]
+    assert verdict(*told, a.disputed("D2", by="kbh-officer")) is None

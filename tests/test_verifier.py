@@ -22,7 +22,7 @@ from aidtrail.audit.note import COSIGNATURE, Note, SignerKey, cosign, parse
 from aidtrail.audit.policy import Policy
 from aidtrail.chain import NO_HEAD, NO_TAIL, Head, Tail
 from aidtrail.domain import events as e
-from aidtrail.domain.rules import RULES
+from aidtrail.domain.rules import RULES, RULES_VERSION
 from aidtrail.domain.rules.common import ROLES
 from aidtrail.errors import UndecodableError, UsageError
 from aidtrail.log import partition_of
@@ -159,7 +159,7 @@ class Followed(machine.Lives):
             recorded_at=EPOCH + (self.acts.now - EPOCH) // timedelta(milliseconds=1) * timedelta(milliseconds=1),
             previous_sha256=self.head.sha256,
             registry_offset=self.registry.end,
-            rules=1,
+            rules=RULES_VERSION,
         )
         submission = codec.encode(event)
         value = codec.stamped(submission, codec.read(submission)[1], stamp)

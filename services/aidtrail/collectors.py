@@ -125,7 +125,8 @@ QUERIES: Mapping[str, LiteralString] = {
     "expiring": """
         SELECT count(*) FROM live.approvals JOIN live.donations USING (donation_id)
         WHERE state = 'granted' AND valid_until BETWEEN now() AND now() + interval '7 days'
-          AND disbursement <> 'full' AND headline NOT IN ('closed', 'withdrawn', 'expired')""",
+          AND (donation_id IN (SELECT donation_id FROM live.amounts WHERE held > 0)
+               OR disbursement <> 'full' AND headline NOT IN ('withdrawn', 'expired')) AND headline <> 'closed'""",
     "unacknowledged": """
         WITH money AS (
             SELECT donation_id, contribution, currency, settled - returned - acknowledged AS amount,

@@ -911,6 +911,7 @@ class Approval:
     yes: int = 0
     granted: Amounts = field(default_factory=dict)
     conditions: dict[str, str] = field(default_factory=dict)
+    lifters: set[str] = field(default_factory=set)
     until: int | None = None
 
     @property
@@ -948,6 +949,15 @@ class Payment:
     @property
     def arrived(self) -> int:
         return 0 if self.received is None else max(0, min(self.received, self.net - self.fees))
+
+    @property
+    def missing(self) -> int:
+        """Paid, and neither with the receiver, nor taken by fees, nor back."""
+        return self.net - self.fees - self.arrived
+
+    @property
+    def kept(self) -> int:
+        return min(self.acknowledged, self.arrived)
 
     @property
     def purse(self) -> str | None:
@@ -1046,6 +1056,8 @@ def _amend(d: Donation, event: Event, said: Mapping[str, Any]) -> None:
     d.amenders = d.amenders | {event.actor}
     if d.terms != before:
         _supersede(d, "pending", "granted")
+        if d.state == "committed" and d.oversight == "managed":
+            d.state, d.confirmer = "announced", None
 
 
 def _end_pledge(d: Donation, event: Event, said: Mapping[str, Any]) -> None:
@@ -1097,9 +1109,11 @@ def _end_approval(d: Donation, event: Event, said: Mapping[str, Any]) -> None:
 
 
 def _condition(d: Donation, event: Event, said: Mapping[str, Any]) -> None:
-    conditions = d.approvals[said["approval_id"]].conditions
-    conditions[said["condition_id"]]
-    conditions[said["condition_id"]] = "met" if event.type == "ConditionMet" else "breached"
+    approval = d.approvals[said["approval_id"]]
+    approval.conditions[said["condition_id"]]
+    approval.conditions[said["condition_id"]] = "met" if event.type == "ConditionMet" else "breached"
+    if event.type == "ConditionMet":
+        approval.lifters.add(event.actor)
 
 
 def _schedule(d: Donation, event: Event, said: Mapping[str, Any]) -> None:
@@ -1145,7 +1159,8 @@ def _return(d: Donation, event: Event, said: Mapping[str, Any]) -> None:
 
 def _receive(d: Donation, event: Event, said: Mapping[str, Any]) -> None:
     payment = d.payments[said["disbursement_id"]]
-    payment.received, payment.fees = said["amount"]["amount"], said["fees"]["amount"] if said["fees"] else 0
+    payment.received = (payment.received or 0) + said["amount"]["amount"]
+    payment.fees += said["fees"]["amount"] if said["fees"] else 0
 
 
 def _acknowledge(d: Donation, event: Event, said: Mapping[str, Any]) -> None:
@@ -1210,13 +1225,36 @@ ROLES = {
 _AFTER_CLOSING = {"DonationReopened", "DisbursementReturned", "UtilisationReported"}
 
 
+def lets_the_donor_pay(d: Donation, approval: Approval) -> bool:
+    """Whether it includes a leg that starts at the donor, or one that an amendment took away since."""
+    return any(name not in d.legs or d.legs[name]["parent_leg_id"] is None for name in approval.legs)
+
+
+def bound(d: Donation, purse: str | None, mechanism: str | None = None) -> Amounts:
+    """What approvals, of one mechanism or all, hold of one purse: pending, granted, or used after they ended."""
+    sums: Amounts = {}
+    for approval in d.approvals.values():
+        if mechanism is not None and approval.mechanism != mechanism:
+            continue
+        if approval.state not in ("pending", "granted"):
+            for payment in d.payments.values():
+                if payment.approval == approval.id and payment.purse == purse:
+                    add(sums, payment.currency, payment.in_flight + payment.net)
+        elif any(d.legs[name]["parent_leg_id"] == purse for name in approval.legs):
+            for currency, amount in (approval.granted if approval.state == "granted" else approval.requested).items():
+                add(sums, currency, amount)
+    return sums
+
+
 class Step:
-    """One event against the state before it. `objections` says, a sentence each, what is not as it must be."""
+    """One event against the state before it. `objections` says, a sentence each, what is not as it must be. What the third version of the
+    rules made stricter is asked of what was ruled on by it or a later one (`strict`)."""
 
     def __init__(self, donation: Donation | None, event: Event, registry: Registry) -> None:
         self.d, self.event, self.said, self.registry = donation, event, event.fields, registry
         self.who, self.party, self.offset = event.actor, event.meta["actor"]["party_id"], event.stamp["registry_offset"]
         self.observed = (self.said.get("oversight") if donation is None else donation.oversight) == "observed"
+        self.strict = event.stamp["rules"] >= 3
 
     def objections(self) -> Iterator[str]:
         yield from self._actor()
@@ -1265,13 +1303,20 @@ class Step:
     def _PledgeConfirmed(self, d: Donation) -> Iterator[str]:
         yield from self._of(d.donor, "confirms the pledge")
         yield from self._other("confirms", ("announced it", [d.announcer]), ("amended it", d.amenders))
+        yield from self._undecided(d, "confirms the pledge")
         if d.state != "announced":
             yield f"a pledge that is {d.state} is confirmed"
 
     def _PledgeAmended(self, d: Donation) -> Iterator[str]:
         yield from self._of(d.donor, "amends the pledge")
+        yield from self._undecided(d, "amends the pledge")
         if d.state in ("withdrawn", "expired"):
             yield f"a pledge that is {d.state} is amended"
+
+    def _undecided(self, d: Donation, doing: str) -> Iterator[str]:
+        live = [approval for approval in d.approvals.values() if approval.state in ("pending", "granted")]
+        if self.strict:
+            yield from self._other(doing, ("decided on an approval of it", [who for approval in live for who in approval.deciders]))
 
     def _PledgeWithdrawn(self, d: Donation) -> Iterator[str]:
         yield from self._of(d.donor, "withdraws the pledge")
@@ -1287,11 +1332,19 @@ class Step:
 
     def _ApprovalRequested(self, d: Donation) -> Iterator[str]:
         said, amounts = self.said, total(self.said["amounts"])
+        purses = {d.legs[name]["parent_leg_id"] for name in said["legs"]}
         mechanism: Mechanism | None = self.registry.at("mechanism", said["mechanism_id"], self.offset)
-        if said["approval_id"] in d.approvals or said["terms_sha256"] != d.terms or d.state in ("withdrawn", "expired"):
+        ended = d.state in ("withdrawn", "expired") or (self.strict and d.until is not None and self.event.now > d.until)
+        if said["approval_id"] in d.approvals or said["terms_sha256"] != d.terms or (None in purses and ended):
             yield f"{said['approval_id']} is requested twice, for other terms, or for a pledge that has ended"
-        if mechanism is None or mechanism.retired or said["approvals_required"] != mechanism.approvals(amounts):
+        before = [bound(d, purse, said["mechanism_id"]) if self.strict else {} for purse in purses]
+        together = [{currency: amount + sums.get(currency, 0) for currency, amount in amounts.items()} for sums in before]
+        if mechanism is None or mechanism.retired or said["approvals_required"] != max(map(mechanism.approvals, together), default=0):
             yield f"{said['approval_id']} asks for {said['approvals_required']} approvals, which is not what the mechanism asks for"
+        for purse in purses if self.strict else ():
+            taken = bound(d, purse)
+            if any(amount + taken.get(currency, 0) > d.amounts.get(currency, 0) for currency, amount in amounts.items()):
+                yield f"{said['approval_id']} asks for more out of {purse or 'the pledge'} than is not under approval"
 
     def _ApprovalQuestioned(self, d: Donation) -> Iterator[str]:
         approval = d.approvals[self.said["approval_id"]]
@@ -1327,12 +1380,22 @@ class Step:
         yield from self._is(approval, "granted")
         yield from self._past(approval.until)
 
-    def _ConditionMet(self, d: Donation) -> Iterator[str]:
+    def _ConditionBreached(self, d: Donation) -> Iterator[str]:
         approval = d.approvals[self.said["approval_id"]]
         yield from self._is(approval, "granted")
         yield from self._mechanism(approval)
 
-    _ConditionBreached = _ConditionMet
+    def _ConditionMet(self, d: Donation) -> Iterator[str]:
+        yield from self._ConditionBreached(d)
+        approval = d.approvals[self.said["approval_id"]]
+        paid = [payment for payment in d.payments.values() if payment.approval == approval.id]
+        if self.strict:
+            yield from self._other(
+                f"lifts a condition of {approval.id}",
+                ("requested it", [approval.by]),
+                ("shaped the pledge", [d.announcer, d.confirmer, *d.amenders]),
+                ("pays under it", [who for payment in paid for who in (payment.preparer, payment.releaser)]),
+            )
 
     def _DisbursementScheduled(self, d: Donation) -> Iterator[str]:
         yield from self._of(d.legs[self.said["leg_id"]]["from_party"], "plans a payment")
@@ -1363,7 +1426,9 @@ class Step:
             yield f"approval {approval.id} is {approval.state}, is for other terms, has conditions not met, or is past its validity"
         if leg_id is not None and leg_id not in approval.legs:
             yield f"approval {approval.id} is not for leg {leg_id}"
-        yield from self._other(f"pays under {approval.id}", ("requested it", [approval.by]), ("decided on it", approval.deciders))
+        lifters = approval.lifters if self.strict else ()
+        deciders = [*approval.deciders, *lifters]
+        yield from self._other(f"pays under {approval.id}", ("requested it", [approval.by]), ("decided on it", deciders))
 
     def _DisbursementReleased(self, d: Donation) -> Iterator[str]:
         payment = d.payments[self.said["disbursement_id"]]
@@ -1371,6 +1436,8 @@ class Step:
         yield from self._of(payment.leg["from_party"], f"releases {payment.id}")
         yield from self._covered(d, payment.approval, None)
         yield from self._other(f"releases {payment.id}", ("prepared it", [payment.preparer]))
+        if self.strict and payment.purse is None and d.until is not None and self.event.now > d.until:
+            yield f"{payment.id} is released out of a pledge that is past its validity"
 
     def _DisbursementSettled(self, d: Donation) -> Iterator[str]:
         payment = d.payments[self.said["disbursement_id"]]
@@ -1408,8 +1475,9 @@ class Step:
         payment = d.payments[self.said["disbursement_id"]]
         yield from self._of(payment.leg["to_party"], f"receives {payment.id}")
         yield from self._in(payment)
-        if payment.received is not None:
-            yield f"{payment.id} is received twice"
+        fees = self.said["fees"]["amount"] if self.said["fees"] else 0
+        if self.said["amount"]["amount"] + fees > payment.missing if self.strict else payment.received is not None:
+            yield f"{payment.id} is received twice, or more of it than was settled"
 
     def _ReceiptAcknowledged(self, d: Donation) -> Iterator[str]:
         payment = d.payments[self.said["disbursement_id"]]
@@ -1417,6 +1485,8 @@ class Step:
         yield from self._in(payment)
         if payment.leg["to_party"] != d.beneficiary:
             yield f"{payment.id} is acknowledged, and was not paid to the beneficiary"
+        if self.strict and payment.acknowledged + self.said["amount"]["amount"] > payment.arrived:
+            yield f"{payment.id}: more is acknowledged than is there"
 
     def _ReceiptDisputed(self, d: Donation) -> Iterator[str]:
         payment = d.payments[self.said["disbursement_id"]]
@@ -1427,18 +1497,27 @@ class Step:
     def _DisputeResolved(self, d: Donation) -> Iterator[str]:
         payment = d.payments[self.said["disbursement_id"]]
         yield from self._other("resolves a dispute", ("opened it", [payment.disputer]))
-        if payment.disputer is None or self.party not in (payment.leg["from_party"], payment.leg["to_party"]):
-            yield f"{payment.id}: a dispute is resolved that is not open, or by neither side"
+        sides = (payment.leg["to_party"],) if self.strict else (payment.leg["from_party"], payment.leg["to_party"])
+        if payment.disputer is None or self.party not in sides:
+            yield f"{payment.id}: a dispute is resolved that is not open, or not by {' or '.join(sides)}"
 
     def _UtilisationReported(self, d: Donation) -> Iterator[str]:
         yield from self._of(d.beneficiary, "reports use")
+        money, kept = self.said["amount"], [(payment.currency, payment.kept) for payment in d.payments.values()]
+        left = sum(amount for currency, amount in kept if currency == money["currency"]) - d.utilised.get(money["currency"], 0)
+        if self.strict and money["amount"] > left:
+            yield "more is used than was acknowledged and is still there"
 
     def _DonationClosed(self, d: Donation) -> Iterator[str]:
         if self.party not in {d.donor, *(leg["from_party"] for leg in d.legs.values())}:
             yield f"{self.party} is neither donor nor payer"
 
     def _DonationReopened(self, d: Donation) -> Iterator[str]:
-        yield from self._DonationClosed(d)
+        if self.strict:
+            if self.party not in {d.donor, *(leg[end] for leg in d.legs.values() for end in ("from_party", "to_party"))}:
+                yield f"{self.party} is not on the route"
+        else:
+            yield from self._DonationClosed(d)
         yield from self._other("reopens", ("closed it", [d.closer]))
         if d.closer is None:
             yield "an open donation is reopened"
@@ -1478,7 +1557,7 @@ def broken_sums(d: Donation) -> Iterator[str]:
             yield f"more {currency} goes out of {purse or 'the pledge'} than came into it"
     for approval in d.approvals.values():
         for currency, amount in (approval.granted if approval.state == "granted" else approval.requested).items():
-            add(out, currency, amount if approval.state in live else 0)
+            add(out, currency, amount if approval.state in live and lets_the_donor_pay(d, approval) else 0)
         if approval.state in live and approval.terms != d.terms:
             yield f"approval {approval.id} is {approval.state} for terms that are not in force"
         if approval.state == "granted" and (approval.yes < approval.required or approval.until is None):
@@ -1560,7 +1639,7 @@ def amount_rows(d: Donation) -> list[Row]:
     for currency, amount in d.amounts.items():
         row(currency)["pledged"] = amount
     for approval in d.approvals.values():
-        if approval.usable:
+        if approval.usable and lets_the_donor_pay(d, approval):
             for currency, amount in approval.granted.items():
                 row(currency)["approved"] += amount
     passed_on_from = {leg["parent_leg_id"] for leg in d.legs.values()}
@@ -1577,11 +1656,12 @@ def amount_rows(d: Donation) -> list[Row]:
                 sums["passed_on"] += payment.net
                 sums["held"] -= payment.net
             if payment.received is not None:
-                if not observed and payment.leg["leg_id"] in passed_on_from:
+                mine = payment.leg["to_party"] == d.beneficiary
+                if not observed and (not mine or payment.leg["leg_id"] in passed_on_from):
                     sums["held"] += payment.arrived
-                if payment.leg["to_party"] == d.beneficiary:
-                    sums["received"] += payment.received
-                    sums["acknowledged"] += payment.acknowledged
+                if mine:
+                    sums["received"] += payment.arrived
+                    sums["acknowledged"] += payment.kept
     for currency, amount in d.utilised.items():
         row(currency)["utilised"] = amount
     return [
@@ -1665,11 +1745,12 @@ def _from_donor(d: Donation) -> list[Payment]:
 def _approval_axis(d: Donation) -> str:
     if d.oversight == "observed":
         return "not_recorded"
-    if not d.approvals:
+    approvals = [approval for approval in d.approvals.values() if lets_the_donor_pay(d, approval)]
+    if not approvals:
         return "none"
-    states = [approval.state for approval in d.approvals.values()]
+    states = [approval.state for approval in approvals]
     covered: Amounts = {}
-    for approval in d.approvals.values():
+    for approval in approvals:
         for currency, amount in approval.granted.items() if approval.usable else ():
             add(covered, currency, amount)
     used = False
@@ -1696,6 +1777,8 @@ def _disbursement_axis(d: Donation) -> str:
         return "full" if all(amount <= net[currency] for currency, amount in d.amounts.items()) else "partly"
     if any(settled.values()):
         return "returned"
+    if d.oversight == "observed" and payments and not any(d.amounts.values()):
+        return "full"
     return "scheduled" if any(payment.state == "scheduled" for payment in payments) else "none"
 
 
@@ -1708,7 +1791,7 @@ def _receipt_axis(d: Donation) -> str:
     if not mine:
         return "none"
     on_its_way = any(payment.state in ("instructed", "released") for payment in payments)
-    on_its_way |= any(payment.received is None for payment in paid) or any(payment.acknowledged < payment.arrived for payment in mine)
+    on_its_way |= any(payment.missing for payment in paid) or any(payment.acknowledged < payment.arrived for payment in mine)
     held = any(row["held"] != digits(0) for row in amount_rows(d))
     return "partly" if on_its_way or held else "acknowledged"
 

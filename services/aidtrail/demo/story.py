@@ -123,6 +123,12 @@ def story(now: datetime) -> list[Step]:
         Step("a second approver of MEF approves: granted", APPROVER_2, ApprovalDecided, approved("A1", "100000.500")),
         Step("KRCS raises the pledge to 120,000.750 KWD: the approval is superseded", ANNOUNCER, PledgeAmended, amended),
         Step(
+            "the second officer confirms the new terms",
+            CONFIRMER,
+            PledgeConfirmed,
+            {"agreement_reference": "KRCS-CRC-2026/7, addendum 1"},
+        ),
+        Step(
             "KRCS tries to pay under the superseded approval",
             PREPARER,
             DisbursementInstructed,

@@ -4,6 +4,7 @@ A *sibling group* is the legs that pay out of the same purse: the root legs out 
 on it. It is named by the `parent_leg_id` of its legs, None for the roots. *Consumed* is in flight + settled - returned.
 """
 
+from collections.abc import Collection
 from decimal import Decimal
 
 from aidtrail.domain.donation import LIVE, ApprovalState, Disbursement, Donation
@@ -46,26 +47,42 @@ def held(donation: Donation, leg_id: str, currency: str) -> Decimal:
     return arrived - _consumed_by_group(donation, leg_id).get(currency, ZERO)
 
 
-def available(donation: Donation) -> dict[str, Decimal]:
-    """What may still be put before a mechanism: pledged, less the amounts of approvals that are pending or granted, less what the root legs
-    consume under approvals that ended."""
-    left = dict(donation.pledge.amounts)
-    for approval in donation.approvals.values():
-        if approval.state in LIVE:
+def bound(donation: Donation, purse: str | None, mechanism_id: str | None = None) -> dict[str, Decimal]:
+    """What approvals hold of one purse, those of one mechanism or all: the amounts of each that is pending or granted and includes a leg
+    out of the purse, and what payments out of it consume under approvals that ended."""
+    sums: dict[str, Decimal] = {}
+    legs = donation.pledge.legs
+    ended = set()
+    for approval_id, approval in donation.approvals.items():
+        if mechanism_id is not None and approval.mechanism_id != mechanism_id:
+            continue
+        if approval.state not in LIVE:
+            ended.add(approval_id)
+        elif any(legs[leg_id].parent_leg_id == purse for leg_id in approval.legs):
             amounts = approval.granted if approval.state is ApprovalState.GRANTED else approval.requested
             for currency, amount in amounts.items():
-                left[currency] = left.get(currency, ZERO) - amount
+                sums[currency] = sums.get(currency, ZERO) + amount
     for paid in donation.disbursements.values():
-        approval_of = donation.approvals.get(paid.approval_id) if paid.approval_id is not None else None
-        if paid.leg.parent_leg_id is None and approval_of is not None and approval_of.state not in LIVE:
-            left[paid.currency] = left.get(paid.currency, ZERO) - consumed(paid)
+        if paid.leg.parent_leg_id == purse and paid.approval_id in ended:
+            sums[paid.currency] = sums.get(paid.currency, ZERO) + consumed(paid)
+    return sums
+
+
+def available(donation: Donation, leg_ids: Collection[str]) -> dict[str, Decimal]:
+    """What may still be put before a mechanism for these legs of the route: what is pledged, less what approvals hold of their purse; the
+    least over the purses. Money that was paid to an intermediary may so need another approval on its way, when the first has ended."""
+    left = dict(donation.pledge.amounts)
+    for purse in {donation.pledge.legs[leg_id].parent_leg_id for leg_id in leg_ids}:
+        held_by_approvals = bound(donation, purse)
+        for currency, amount in donation.pledge.amounts.items():
+            left[currency] = min(left[currency], amount - held_by_approvals.get(currency, ZERO))
     return left
 
 
 def acknowledged(donation: Donation) -> dict[str, Decimal]:
-    """What the beneficiary has acknowledged."""
+    """What the beneficiary has acknowledged and has not given back."""
     sums: dict[str, Decimal] = {}
     for paid in donation.disbursements.values():
-        if paid.acknowledged:
-            sums[paid.currency] = sums.get(paid.currency, ZERO) + paid.acknowledged
+        if paid.kept:
+            sums[paid.currency] = sums.get(paid.currency, ZERO) + paid.kept
     return sums

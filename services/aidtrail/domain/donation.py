@@ -60,7 +60,7 @@ _EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 class Pledge(NamedTuple):
     """The terms in force and who made them. `amounts` is by currency, `legs` by leg_id in the order of the route. `former_currencies` are
-    those that were pledged once and no longer are."""
+    those that were pledged once and no longer are. `confirmed_by` and `agreement_reference` are of these terms, not of former ones."""
 
     state: PledgeState
     donor: str
@@ -82,7 +82,7 @@ class Pledge(NamedTuple):
 
 class Approval(NamedTuple):
     """A request to a mechanism and what became of it. `granted` is, per currency, the least that any approver gave so far: it counts only
-    in state granted. `valid_until` is the earliest that any approver stated."""
+    in state granted. `valid_until` is the earliest that any approver stated. `lifted_by` are those who declared a condition met."""
 
     approval_id: str
     mechanism_id: str
@@ -99,6 +99,7 @@ class Approval(NamedTuple):
     granted: Amounts = _EMPTY
     conditions: Mapping[str, ConditionState] = _EMPTY
     valid_until: datetime | None = None
+    lifted_by: frozenset[str] = frozenset()
 
     @property
     def usable(self) -> bool:
@@ -108,8 +109,9 @@ class Approval(NamedTuple):
 
 class Disbursement(NamedTuple):
     """One payment on one leg, in one currency. `planned` is what a schedule said, `instructed` what a preparer ordered, `settled` what the
-    bank booked; `received` is None until the receiver has spoken. `disputed_by` is set while a dispute is open. `leg` is as it was when the
-    payment was planned, instructed or reported: where no money moved, an amendment may have taken it off the route since."""
+    bank booked; `received` is None until the receiver has spoken, then the sum of what he said arrived. `disputed_by` is set while a
+    dispute is open. `leg` is as it was when the payment was planned, instructed or reported: where no money moved, an amendment may have
+    taken it off the route since."""
 
     disbursement_id: str
     leg: e.Leg
@@ -144,6 +146,16 @@ class Disbursement(NamedTuple):
     def arrived(self) -> Decimal:
         """What the receiver says he has, less what went back since. Fees are gone, also when money comes back."""
         return ZERO if self.received is None else max(ZERO, min(self.received, self.settled - self.returned - self.fees))
+
+    @property
+    def missing(self) -> Decimal:
+        """What was paid and is neither with the receiver, nor taken by fees, nor back."""
+        return self.net - self.fees - self.arrived
+
+    @property
+    def kept(self) -> Decimal:
+        """What was acknowledged, less what went back since."""
+        return min(self.acknowledged, self.arrived)
 
 
 class Donation(NamedTuple):

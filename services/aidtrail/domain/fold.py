@@ -83,7 +83,8 @@ def _pledge_confirmed(donation: Donation, event: e.PledgeConfirmed) -> Donation:
 
 
 def _pledge_amended(donation: Donation, event: e.PledgeAmended) -> Donation:
-    """New terms supersede every approval that was bound to the old ones."""
+    """New terms supersede every approval that was bound to the old ones, and are announced until somebody else confirms them. (A third
+    party that reports says itself what is committed.)"""
     old, amounts = donation.pledge, total(event.amounts)
     pledge = old._replace(
         beneficiary=event.beneficiary,
@@ -99,8 +100,11 @@ def _pledge_amended(donation: Donation, event: e.PledgeAmended) -> Donation:
             currency for currency in {**old.amounts, **dict.fromkeys(old.former_currencies)} if currency not in amounts
         ),
     )
-    approvals = donation.approvals if pledge.terms_sha256 == old.terms_sha256 else _superseded(donation.approvals, LIVE)
-    return donation._replace(version=donation.version + 1, pledge=pledge, approvals=approvals)
+    if pledge.terms_sha256 == old.terms_sha256:
+        return donation._replace(version=donation.version + 1, pledge=pledge)
+    if old.state is PledgeState.COMMITTED and donation.oversight is e.Oversight.MANAGED:
+        pledge = pledge._replace(state=PledgeState.ANNOUNCED, confirmed_by=None, agreement_reference=None)
+    return donation._replace(version=donation.version + 1, pledge=pledge, approvals=_superseded(donation.approvals, LIVE))
 
 
 def _pledge_ended(donation: Donation, event: e.PledgeWithdrawn | e.PledgeExpired) -> Donation:
@@ -192,8 +196,10 @@ def _condition_ruled(donation: Donation, event: e.ConditionMet | e.ConditionBrea
     approval = donation.approvals[event.approval_id]
     if event.condition_id not in approval.conditions:
         raise KeyError(event.condition_id)
-    state = ConditionState.MET if isinstance(event, e.ConditionMet) else ConditionState.BREACHED
-    return _with_approval(donation, approval._replace(conditions={**approval.conditions, event.condition_id: state}))
+    met = isinstance(event, e.ConditionMet)
+    conditions = {**approval.conditions, event.condition_id: ConditionState.MET if met else ConditionState.BREACHED}
+    lifted_by = approval.lifted_by | {event.meta.actor.actor_id} if met else approval.lifted_by
+    return _with_approval(donation, approval._replace(conditions=conditions, lifted_by=lifted_by))
 
 
 # --- disbursement -------------------------------------------------------------------------------------------------------------------
@@ -266,9 +272,11 @@ def _disbursement_returned(donation: Donation, event: e.DisbursementReturned) ->
 
 
 def _funds_received(donation: Donation, event: e.FundsReceived) -> Donation:
+    """What arrives later, or is found later, adds to what arrived before."""
     disbursement = donation.disbursements[event.disbursement_id]
-    fees = event.fees.amount if event.fees is not None else ZERO
-    return _with_disbursement(donation, disbursement._replace(received=event.amount.amount, fees=fees))
+    received = (disbursement.received or ZERO) + event.amount.amount
+    fees = disbursement.fees + (event.fees.amount if event.fees is not None else ZERO)
+    return _with_disbursement(donation, disbursement._replace(received=received, fees=fees))
 
 
 def _receipt_acknowledged(donation: Donation, event: e.ReceiptAcknowledged) -> Donation:

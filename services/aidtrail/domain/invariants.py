@@ -111,7 +111,7 @@ def _money(donation: Donation) -> list[str]:
         bound = sum(
             (a.granted if a.state is ApprovalState.GRANTED else a.requested).get(currency, ZERO)
             for a in donation.approvals.values()
-            if a.state in LIVE
+            if a.state in LIVE and any(donation.pledge.legs[leg_id].parent_leg_id is None for leg_id in a.legs)
         )
         spent = sum(
             flow

@@ -8,14 +8,14 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import NamedTuple
 
-from aidtrail.domain.donation import ENDED, IN_FLIGHT, ApprovalState, DisbursementState, Donation, PledgeState
+from aidtrail.domain.donation import ENDED, IN_FLIGHT, Approval, ApprovalState, DisbursementState, Donation, PledgeState
 from aidtrail.domain.events import Oversight
 from aidtrail.domain.money import ZERO
 
 
 class ApprovalAxis(StrEnum):
-    """Measured against what is pledged. Partly: for a part of it, or under conditions that are not all met. Where nothing is approved or
-    pending, how the newest approval ended."""
+    """Of approvals that let the donor pay, measured against what is pledged. Partly: for a part of it, or under conditions that are not all
+    met. Where nothing is approved or pending, how the newest approval ended."""
 
     NONE = "none"
     PENDING = "pending"
@@ -40,7 +40,8 @@ class DisbursementAxis(StrEnum):
 
 
 class ReceiptAxis(StrEnum):
-    """Acknowledged: the beneficiary acknowledged all that was received for it, and nothing that was paid is still on its way."""
+    """Acknowledged: the beneficiary acknowledged all that was received for it, and nothing that was paid is still on its way or missing:
+    every payment was received whole, but for fees and what came back."""
 
     NONE = "none"
     PARTLY = "partly"
@@ -86,7 +87,8 @@ class Axes(NamedTuple):
 class AmountRow(NamedTuple):
     """One currency of a donation. Of a managed donation `in_flight`, `settled` and `returned` are what left the donor (root legs), of an
     observed one all that was reported; `passed_on` is what intermediaries paid net of returns, `held` what they have and did not pass on.
-    `received`, `acknowledged` and `utilised` are the beneficiary's. `approved` is what granted approvals with every condition met allow."""
+    `received`, `acknowledged` and `utilised` are the beneficiary's, the first two net of returns. `approved` is what granted approvals with
+    every condition met allow the donor to pay: those that include a leg that starts at him."""
 
     pledged: Decimal = ZERO
     approved: Decimal = ZERO
@@ -123,12 +125,12 @@ def amounts(donation: Donation) -> dict[str, AmountRow]:
     for currency in pledge.former_currencies:
         rows[currency] = [*_NOTHING]
     for approval in donation.approvals.values():
-        if approval.usable:
+        if approval.usable and _lets_the_donor_pay(donation, approval):
             for currency, amount in approval.granted.items():
                 _row(rows, currency)[_APPROVED] += amount
     if donation.disbursements:
         observed = donation.oversight is _OBSERVED
-        parents = () if observed else {leg.parent_leg_id for leg in pledge.legs.values()}
+        parents = {leg.parent_leg_id for leg in pledge.legs.values()}
         for paid in donation.disbursements.values():
             leg, state = paid.leg, paid.state
             from_donor = observed or leg.parent_leg_id is None
@@ -142,11 +144,12 @@ def amounts(donation: Donation) -> dict[str, AmountRow]:
                     row[_PASSED_ON] += net
                     row[_HELD] -= net
                 if paid.received is not None:
-                    if leg.leg_id in parents:
-                        row[_HELD] += paid.arrived
-                    if leg.to_party == pledge.beneficiary:
-                        row[_RECEIVED] += paid.received
-                        row[_ACKNOWLEDGED] += paid.acknowledged
+                    arrived, at_the_end = paid.arrived, leg.to_party == pledge.beneficiary
+                    if not observed and (leg.leg_id in parents or not at_the_end):
+                        row[_HELD] += arrived
+                    if at_the_end:
+                        row[_RECEIVED] += arrived
+                        row[_ACKNOWLEDGED] += paid.kept
             elif state in IN_FLIGHT:
                 row = _row(rows, paid.currency)
                 if from_donor:
@@ -210,11 +213,11 @@ _BY_APPROVAL = {
 def _approval(donation: Donation, rows: Mapping[str, AmountRow]) -> ApprovalAxis:
     if donation.oversight is _OBSERVED:
         return ApprovalAxis.NOT_RECORDED
-    approvals = donation.approvals
+    approvals = [approval for approval in donation.approvals.values() if _lets_the_donor_pay(donation, approval)]
     if not approvals:
         return ApprovalAxis.NONE
     granted = pending = ended = False
-    for approval in approvals.values():
+    for approval in approvals:
         if approval.state is _WAS_GRANTED:
             granted = True
         elif approval.state is _IS_PENDING:
@@ -227,7 +230,13 @@ def _approval(donation: Donation, rows: Mapping[str, AmountRow]) -> ApprovalAxis
         return ApprovalAxis.GRANTED if covered else ApprovalAxis.PARTLY
     if pending:
         return ApprovalAxis.PENDING
-    return ApprovalAxis(list(approvals.values())[-1].state)
+    return ApprovalAxis(approvals[-1].state)
+
+
+def _lets_the_donor_pay(donation: Donation, approval: Approval) -> bool:
+    """Whether it includes a leg that starts at the donor. A leg that an amendment took away counts as one: the approval was superseded."""
+    legs = donation.pledge.legs
+    return any(leg_id not in legs or legs[leg_id].parent_leg_id is None for leg_id in approval.legs)
 
 
 def _used_of_ended(donation: Donation) -> dict[str, Decimal]:
@@ -252,6 +261,8 @@ def _disbursement(donation: Donation, rows: Mapping[str, AmountRow]) -> Disburse
     if any(row.settled for row in rows.values()):
         return DisbursementAxis.RETURNED
     observed = donation.oversight is _OBSERVED
+    if observed and not any(row.pledged for row in rows.values()):
+        return DisbursementAxis.FULL  # a source may report that all of nothing was paid
     from_donor = (paid for paid in donation.disbursements.values() if observed or paid.leg.parent_leg_id is None)
     return DisbursementAxis.SCHEDULED if any(paid.state is _IS_SCHEDULED for paid in from_donor) else DisbursementAxis.NONE
 
@@ -266,9 +277,9 @@ def _receipt(donation: Donation, rows: Mapping[str, AmountRow]) -> ReceiptAxis:
         if paid.state in IN_FLIGHT:
             complete = False
         elif paid.settled > paid.returned:
-            if paid.received is None:
+            if paid.missing:
                 complete = False
-            elif paid.leg.to_party == beneficiary:
+            if paid.received is not None and paid.leg.to_party == beneficiary:
                 begun = True
                 if paid.acknowledged < paid.arrived:
                     complete = False

@@ -9,7 +9,7 @@ none is made up here. One flow is one donation, `FTS-<flow id>`:
 | commitment | PledgeAnnounced, PledgeConfirmed (agreement_reference = refCode) |
 | paid | PledgeAnnounced, DisbursementSettled on the flow's own leg `FTS-<flow id>`, booked_on = date |
 | the one source, destination organisation | from_party, to_party of the own leg; FTS-UNSTATED for none, FTS-SEVERAL for more |
-| parentFlowId | the parent's legs before the own one, which names the last of them as its parent: the money is counted once |
+| parentFlowId | the parent's legs before the own one, which names the last of them as its parent |
 | originalAmount and originalCurrency | amounts, if both are stated and the amount is not 0 or amountUSD is 0; else amountUSD is |
 | amountUSD | equivalents, where amounts does not say the same; exchangeRate is never used, several of the rates are wrong |
 | decisionDate, or date where it is null | occurred_on of PledgeAnnounced and PledgeConfirmed |
@@ -21,7 +21,7 @@ none is made up here. One flow is one donation, `FTS-<flow id>`:
 
 Not carried: description, keywords, method, budgetYear, clusters, plans, projects, locations, boundary, the refCode of what is no
 commitment. FTS names clusters, not OECD-DAC sectors, so purpose is null; its locations have no ISO code, so a party's country is null.
-newMoney is no event's field: it stays in `Translated`.
+newMoney is no event's field, it stays in `Translated`: sums over flows count money that is passed on once for each flow.
 
 Event ids follow from the flow's id, version and dates: who imports a file twice submits the same bytes twice. What the log already
 holds of a flow is told by `imported`; then only what is missing or newer is submitted, a newer version as PledgeAmended. A payment that

@@ -19,10 +19,12 @@ from aidtrail.domain.rules.case import Case, Finding, Refusal, Rule
 
 __all__ = ["OBSERVED_RULES", "RULES", "RULES_VERSION", "Case", "Finding", "Refusal", "Rule", "check", "policy"]
 
-RULES_VERSION = 2
+RULES_VERSION = 3
 """Stamped on every entry. To be raised whenever the verdict on any submission changes, or the bytes of a refusal.
 
-2: signatures are checked, and refusals are written in version 2 of their schema."""
+2: signatures are checked, and refusals are written in version 2 of their schema.
+3: approvals are counted by purse, in parts as in whole; who lifts a condition counts as one who decides; new terms are confirmed anew; a
+   payment is received in parts, and what went back is neither acknowledged nor used; a dispute is its receiver's to end."""
 
 _BY_AN_ACTOR: tuple[Rule, ...] = (
     c.submission_is_not_stamped,
@@ -68,12 +70,14 @@ RULES: dict[type[e.Event], tuple[Rule, ...]] = {
         p.pledge_awaits_confirmation,
         p.pledge_has_not_run_out,
         p.confirmed_by_another,
+        p.shaper_did_not_decide,
         p.agreement_is_referred_to,
     ),
     e.PledgeAmended: (
         *_ON_OPEN,
         p.donor_acts,
         p.pledge_has_not_ended,
+        p.shaper_did_not_decide,
         *_TERMS,
         p.amounts_cover_what_moved,
         p.legs_with_money_stay,
@@ -84,11 +88,10 @@ RULES: dict[type[e.Event], tuple[Rule, ...]] = {
     e.ApprovalRequested: (
         *_ON_OPEN,
         a.payer_of_the_route_requests,
-        p.pledge_has_not_ended,
-        p.pledge_has_not_run_out,
         a.approval_id_is_new,
         a.terms_are_current,
         a.approval_legs_are_on_the_route,
+        a.donors_money_is_asked_for_in_time,
         a.mechanism_is_known,
         a.mechanism_is_in_force,
         c.amounts_are_stated,
@@ -125,6 +128,9 @@ RULES: dict[type[e.Event], tuple[Rule, ...]] = {
         a.approval_is_granted,
         a.condition_is_known,
         a.condition_is_not_met_yet,
+        a.decider_is_not_the_requester,
+        a.decider_did_not_shape_the_pledge,
+        a.condition_is_lifted_by_no_payer,
     ),
     e.ConditionBreached: (
         *_ON_OPEN,
@@ -169,6 +175,7 @@ RULES: dict[type[e.Event], tuple[Rule, ...]] = {
         d.disbursement_is_known,
         d.payer_acts,
         d.disbursement_awaits_release,
+        d.pledge_past_its_validity_pays_nothing_new,
         d.cover_is_granted,
         d.cover_is_still_valid,
         d.cover_has_its_conditions_met,
@@ -201,7 +208,6 @@ RULES: dict[type[e.Event], tuple[Rule, ...]] = {
         *_ON_OPEN,
         d.disbursement_is_known,
         r.receiver_acts,
-        r.funds_are_not_yet_received,
         *_AMOUNT,
         d.currency_is_the_payments,
         r.fees_are_in_the_payments_currency,
@@ -224,10 +230,10 @@ RULES: dict[type[e.Event], tuple[Rule, ...]] = {
         *_AMOUNT,
         r.difference_is_within_the_settlement,
     ),
-    e.DisputeResolved: (*_ON_OPEN, d.disbursement_is_known, r.dispute_is_open, r.payer_or_receiver_resolves, r.resolved_by_another),
+    e.DisputeResolved: (*_ON_OPEN, d.disbursement_is_known, r.dispute_is_open, r.receiver_acts, r.resolved_by_another),
     e.UtilisationReported: (*_BY_ROLE, r.beneficiary_acts, *_AMOUNT, r.utilised_is_within_what_was_acknowledged),
     e.DonationClosed: (*_ON_OPEN, r.donor_or_payer_acts, p.nothing_is_in_flight, r.no_dispute_is_left),
-    e.DonationReopened: (*_BY_ROLE, r.donor_or_payer_acts, r.donation_is_closed, r.reopened_by_another),
+    e.DonationReopened: (*_BY_ROLE, r.party_of_the_route_acts, r.donation_is_closed, r.reopened_by_another),
     e.SubmissionRefused: (c.only_the_ledger_refuses,),
 }
 """What guards each event of a managed donation, and every event of a donation that does not exist."""

@@ -3,8 +3,8 @@
 from datetime import timedelta
 
 from aidtrail.domain import events as e
-from aidtrail.domain.balances import available
-from aidtrail.domain.donation import ApprovalState, ConditionState
+from aidtrail.domain.balances import available, bound
+from aidtrail.domain.donation import ENDED, ApprovalState, ConditionState
 from aidtrail.domain.fold import granted_after
 from aidtrail.domain.money import ZERO, format_money, total
 from aidtrail.domain.rules.case import Case, Finding, OfApproval
@@ -57,17 +57,36 @@ def mechanism_is_in_force(case: Case[e.ApprovalRequested]) -> Finding | None:
     return Finding("a mechanism in force", f"mechanism {case.event.mechanism_id} is retired")
 
 
+def donors_money_is_asked_for_in_time(case: Case[e.ApprovalRequested]) -> Finding | None:
+    """What the donor pays is put before a mechanism while the pledge is in force and valid; what an intermediary holds, also later."""
+    pledge = case.donation.pledge
+    if all(pledge.legs[leg_id].parent_leg_id is not None for leg_id in case.event.legs):
+        return None
+    if pledge.state in ENDED:
+        return Finding("a pledge in force", f"a pledge that is {pledge.state}")
+    if pledge.valid_until is not None and case.now > pledge.valid_until:
+        return Finding(f"at {case.now.isoformat()} a pledge that is valid", f"valid until {pledge.valid_until.isoformat()}")
+    return None
+
+
 def number_of_approvals_is_the_mechanisms(case: Case[e.ApprovalRequested]) -> Finding | None:
-    """A request states the number of approvals that the mechanism asks for these amounts."""
-    required = case.mechanism.approvals_required(total(case.event.amounts))
+    """A request states the number of approvals that the mechanism asks for these amounts, together with those that it has approved or has
+    before it of the same money: to ask in parts does not take fewer."""
+    pledge, asked = case.donation.pledge, total(case.event.amounts)
+    required = 0
+    for purse in {pledge.legs[leg_id].parent_leg_id for leg_id in case.event.legs}:
+        before = bound(case.donation, purse, case.event.mechanism_id)
+        together = {currency: amount + before.get(currency, ZERO) for currency, amount in asked.items()}
+        required = max(required, case.mechanism.approvals_required(together))
     if case.event.approvals_required == required:
         return None
     return Finding(f"{required} approvals", f"{case.event.approvals_required}")
 
 
 def amounts_are_within_what_is_unapproved(case: Case[e.ApprovalRequested]) -> Finding | None:
-    """Approval is requested for at most what is pledged and neither before a mechanism, nor approved, nor used under an ended approval."""
-    left = available(case.donation)
+    """Approval is requested for at most what is pledged and neither before a mechanism, nor approved, nor used under an ended approval: of
+    the same money, so that what an intermediary holds can be approved again when an approval ends before it is passed on."""
+    left = available(case.donation, case.event.legs)
     for money in case.event.amounts:
         if money.amount > left.get(money.currency, ZERO):
             return Finding(f"at most {format_money(left.get(money.currency, ZERO), money.currency)}", str(money))
@@ -116,15 +135,15 @@ def requester_answers(case: Case[e.ApprovalAnswered]) -> Finding | None:
 # --- deciding -----------------------------------------------------------------------------------------------------------------------
 
 
-def decider_is_not_the_requester(case: Case[e.ApprovalDecided]) -> Finding | None:
-    """Who requested an approval does not decide on it."""
+def decider_is_not_the_requester(case: Case[e.ApprovalDecided | e.ConditionMet]) -> Finding | None:
+    """Who requested an approval does not decide on it, nor that its conditions are met."""
     if case.actor.actor_id != case.approval.requested_by:
         return None
     return Finding("an approver other than the requester", f"{case.actor.actor_id}, who requested it")
 
 
-def decider_did_not_shape_the_pledge(case: Case[e.ApprovalDecided]) -> Finding | None:
-    """Who announced, confirmed or amended the pledge does not decide on its approval."""
+def decider_did_not_shape_the_pledge(case: Case[e.ApprovalDecided | e.ConditionMet]) -> Finding | None:
+    """Who announced, confirmed or amended the pledge does not decide on its approval, nor that its conditions are met."""
     pledge = case.donation.pledge
     if case.actor.actor_id not in {pledge.announced_by, pledge.confirmed_by, *pledge.amended_by}:
         return None
@@ -227,6 +246,15 @@ def condition_is_not_met_yet(case: Case[e.ConditionMet]) -> Finding | None:
     if case.approval.conditions[case.event.condition_id] is not ConditionState.MET:
         return None
     return Finding("an open or breached condition", f"condition {case.event.condition_id} is met")
+
+
+def condition_is_lifted_by_no_payer(case: Case[e.ConditionMet]) -> Finding | None:
+    """Who prepared or released a payment under an approval does not declare its conditions met."""
+    actor_id = case.actor.actor_id
+    for paid in case.donation.disbursements.values():
+        if paid.approval_id == case.event.approval_id and actor_id in (paid.prepared_by, paid.released_by):
+            return Finding("an approver who paid nothing under it", f"{actor_id}, who prepared or released {paid.disbursement_id}")
+    return None
 
 
 def condition_is_not_breached_yet(case: Case[e.ConditionBreached]) -> Finding | None:

@@ -119,7 +119,7 @@ def ended_pledge_pays_nothing_new(case: Case[e.DisbursementInstructed]) -> Findi
     return Finding("a pledge in force", f"a pledge that is {case.donation.pledge.state}")
 
 
-def pledge_past_its_validity_pays_nothing_new(case: Case[e.DisbursementInstructed]) -> Finding | None:
+def pledge_past_its_validity_pays_nothing_new(case: Case[Covered]) -> Finding | None:
     """The donor pays nothing more on a pledge past its validity, also before its expiry is recorded."""
     valid_until = case.donation.pledge.valid_until
     if valid_until is None or case.now <= valid_until or case.leg.parent_leg_id is not None:
@@ -199,8 +199,9 @@ def payer_did_not_request_the_cover(case: Case[Covered]) -> Finding | None:
 
 
 def payer_did_not_decide_the_cover(case: Case[Covered]) -> Finding | None:
-    """Who decided on an approval neither prepares nor releases a payment under it."""
-    if case.actor.actor_id not in case.cover.deciders:
+    """Who decided on an approval, or that its conditions are met, neither prepares nor releases a payment under it."""
+    cover = case.cover
+    if case.actor.actor_id not in cover.deciders and case.actor.actor_id not in cover.lifted_by:
         return None
     return Finding("an actor who did not decide on the approval", f"{case.actor.actor_id}, who did")
 
@@ -284,9 +285,8 @@ def returns_are_within_the_settlement(case: Case[e.DisbursementReturned]) -> Fin
 def returned_money_was_not_passed_on(case: Case[e.DisbursementReturned]) -> Finding | None:
     """An intermediary gives back only what it has not passed on: that has to come back first."""
     paid = case.disbursement
-    never_arrived = paid.net - paid.fees - paid.arrived
-    taken_from_receiver = min(case.event.amount.amount - never_arrived, paid.arrived)
+    taken_from_receiver = min(case.event.amount.amount - paid.missing, paid.arrived)
     holding = held(case.donation, paid.leg.leg_id, paid.currency)
     if taken_from_receiver <= holding:
         return None
-    return Finding(f"at most {format_money(never_arrived + holding, paid.currency)}", str(case.event.amount))
+    return Finding(f"at most {format_money(paid.missing + holding, paid.currency)}", str(case.event.amount))

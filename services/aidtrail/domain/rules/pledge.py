@@ -2,7 +2,7 @@
 
 from aidtrail.domain import events as e
 from aidtrail.domain.balances import consumed_of_pledge
-from aidtrail.domain.donation import ENDED, IN_FLIGHT, DisbursementState, PledgeState, undisbursed
+from aidtrail.domain.donation import ENDED, IN_FLIGHT, LIVE, DisbursementState, PledgeState, undisbursed
 from aidtrail.domain.money import ZERO, format_money, total
 from aidtrail.domain.rules.case import Case, Finding
 
@@ -115,7 +115,7 @@ def route_ends_at_the_beneficiary(case: Case[Terms]) -> Finding | None:
 
 
 def pledge_awaits_confirmation(case: Case[e.PledgeConfirmed]) -> Finding | None:
-    """A pledge is confirmed once, after it is announced and before it ends."""
+    """A pledge is confirmed once, after it is announced, and again after its terms were amended; never after it ended."""
     if case.donation.pledge.state is PledgeState.ANNOUNCED:
         return None
     return Finding("an announced pledge", f"a pledge that is {case.donation.pledge.state}")
@@ -127,6 +127,14 @@ def confirmed_by_another(case: Case[e.PledgeConfirmed]) -> Finding | None:
     if case.actor.actor_id != pledge.announced_by and case.actor.actor_id not in pledge.amended_by:
         return None
     return Finding("an actor who neither announced nor amended the pledge", f"{case.actor.actor_id}, who did")
+
+
+def shaper_did_not_decide(case: Case[e.PledgeConfirmed | e.PledgeAmended]) -> Finding | None:
+    """Who decided on an approval in force, or on one that is pending, neither confirms nor amends its pledge."""
+    for approval in case.donation.approvals.values():
+        if approval.state in LIVE and case.actor.actor_id in approval.deciders:
+            return Finding("an actor who decided on no approval", f"{case.actor.actor_id}, who decided on {approval.approval_id}")
+    return None
 
 
 def agreement_is_referred_to(case: Case[e.PledgeConfirmed]) -> Finding | None:

@@ -9,17 +9,10 @@ from aidtrail.domain.rules.case import Case, Finding, OfDisbursement
 
 
 def receiver_acts(case: Case[OfDisbursement]) -> Finding | None:
-    """Receipt is confirmed or disputed by the party that the leg ends at."""
+    """Receipt is confirmed or disputed, and a dispute resolved, by the party that the leg ends at: whose claim it is."""
     if case.actor.party_id == case.leg.to_party:
         return None
     return Finding(f"an officer of the receiver {case.leg.to_party}", f"an officer of {case.actor.party_id}")
-
-
-def funds_are_not_yet_received(case: Case[e.FundsReceived]) -> Finding | None:
-    """A payment is received once."""
-    if case.disbursement.received is None:
-        return None
-    return Finding("a payment not received yet", f"{format_money(case.disbursement.received, case.disbursement.currency)} received")
 
 
 def fees_are_in_the_payments_currency(case: Case[e.FundsReceived]) -> Finding | None:
@@ -31,12 +24,12 @@ def fees_are_in_the_payments_currency(case: Case[e.FundsReceived]) -> Finding | 
 
 
 def received_is_within_the_settlement(case: Case[e.FundsReceived]) -> Finding | None:
-    """What arrived and what fees took is at most what was settled and not returned."""
+    """What arrived and what fees took is at most what was settled, and neither returned nor received before. It may arrive in parts."""
     event, paid = case.event, case.disbursement
     gross = event.amount.amount + (event.fees.amount if event.fees is not None else ZERO)
-    if gross <= paid.net:
+    if gross <= paid.missing:
         return None
-    return Finding(f"at most {format_money(paid.net, paid.currency)}", format_money(gross, event.amount.currency))
+    return Finding(f"at most {format_money(paid.missing, paid.currency)}", format_money(gross, event.amount.currency))
 
 
 def beneficiary_acts(case: Case[e.ReceiptAcknowledged | e.UtilisationReported]) -> Finding | None:
@@ -54,9 +47,9 @@ def leg_ends_at_the_beneficiary(case: Case[e.ReceiptAcknowledged]) -> Finding | 
 
 
 def acknowledged_is_within_what_was_received(case: Case[e.ReceiptAcknowledged]) -> Finding | None:
-    """No more is acknowledged of a payment than was received."""
+    """No more is acknowledged of a payment than was received and has not gone back."""
     paid = case.disbursement
-    left = (paid.received or ZERO) - paid.acknowledged
+    left = max(paid.arrived - paid.acknowledged, ZERO)
     if case.event.amount.amount <= left:
         return None
     return Finding(f"at most {format_money(left, paid.currency)}", str(case.event.amount))
@@ -87,14 +80,6 @@ def dispute_is_open(case: Case[e.DisputeResolved]) -> Finding | None:
     return Finding("an open dispute about the payment", f"none about disbursement {case.event.disbursement_id}")
 
 
-def payer_or_receiver_resolves(case: Case[e.DisputeResolved]) -> Finding | None:
-    """A dispute is resolved by the payer or the receiver of the payment."""
-    leg = case.leg
-    if case.actor.party_id in (leg.from_party, leg.to_party):
-        return None
-    return Finding(f"an officer of {leg.from_party} or {leg.to_party}", f"an officer of {case.actor.party_id}")
-
-
 def resolved_by_another(case: Case[e.DisputeResolved]) -> Finding | None:
     """Who opened a dispute does not resolve it."""
     if case.actor.actor_id != case.disbursement.disputed_by:
@@ -106,20 +91,28 @@ def resolved_by_another(case: Case[e.DisputeResolved]) -> Finding | None:
 
 
 def utilised_is_within_what_was_acknowledged(case: Case[e.UtilisationReported]) -> Finding | None:
-    """No more is reported as used than was acknowledged."""
+    """No more is reported as used than was acknowledged and has not gone back."""
     money = case.event.amount
-    left = acknowledged(case.donation).get(money.currency, ZERO) - case.donation.utilised.get(money.currency, ZERO)
+    left = max(acknowledged(case.donation).get(money.currency, ZERO) - case.donation.utilised.get(money.currency, ZERO), ZERO)
     if money.amount <= left:
         return None
     return Finding(f"at most {format_money(left, money.currency)}", str(money))
 
 
-def donor_or_payer_acts(case: Case[e.DonationClosed | e.DonationReopened]) -> Finding | None:
-    """A donation is closed and reopened by its donor or by who pays on its route."""
+def donor_or_payer_acts(case: Case[e.DonationClosed]) -> Finding | None:
+    """A donation is closed by its donor or by who pays on its route."""
     pledge = case.donation.pledge
     if case.actor.party_id == pledge.donor or any(case.actor.party_id == leg.from_party for leg in pledge.legs.values()):
         return None
     return Finding("an officer of the donor or of a payer", f"an officer of {case.actor.party_id}")
+
+
+def party_of_the_route_acts(case: Case[e.DonationReopened]) -> Finding | None:
+    """A donation is reopened by any party on its route: who received too little must be able to say so after the payer closed it."""
+    pledge = case.donation.pledge
+    if any(case.actor.party_id in (pledge.donor, leg.from_party, leg.to_party) for leg in pledge.legs.values()):
+        return None
+    return Finding("an officer of a party on the route", f"an officer of {case.actor.party_id}")
 
 
 def no_dispute_is_left(case: Case[e.DonationClosed]) -> Finding | None:

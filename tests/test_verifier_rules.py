@@ -1,0 +1,132 @@
+"""What version 3 of the rules made stricter the verifier asks of entries that were ruled on by it, and of none before."""
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+
+from aidtrail import codec
+from aidtrail.audit import verifier
+from aidtrail.chain import NO_HEAD, NO_TAIL
+from aidtrail.domain import events as e
+from aidtrail.domain.rules import RULES_VERSION
+from tests.acts import Acts, money, registry_events
+from tests.situations import CONDITION, acknowledged, arrived, paid
+from tests.worlds import SCHEMAS, Record
+
+DECODER = verifier.Schemas(SCHEMAS)
+REGISTRY = verifier.Registry()
+for _offset, _event in enumerate(registry_events()):
+    verifier.take_registered(REGISTRY, Record(_offset, 0, None, codec.encode(_event)), DECODER)
+
+
+def objections(told: list[e.Event], rules: int) -> list[str]:
+    """What is said of the last of these events, all of them ruled on by that version of the rules."""
+    life, tail, head, said = verifier.Life(), NO_TAIL, NO_HEAD, list[str]()
+    for number, event in enumerate(told):
+        stamp = e.LedgerStamp(
+            version=number + 1,
+            submitted_offset=number,
+            previous_outcome_sha256=tail.sha256,
+            recorded_at=event.meta.occurred_on,
+            previous_sha256=head.sha256,
+            registry_offset=REGISTRY.end,
+            rules=rules,
+        )
+        submission = codec.encode(event)
+        value = codec.stamped(submission, codec.read(submission)[1], stamp)
+        tail, head = tail._replace(sha256=codec.sha256(value)), head._replace(sha256=codec.sha256(value))
+        assert said == []
+        said = list(life.follow(verifier.Event(*DECODER.decode(value)), tail.sha256, REGISTRY))
+    return said
+
+
+def own_board(a: Acts, *conditions: e.Condition, requester: str = "krcs-officer") -> list[e.Event]:
+    return [
+        a.announced(),
+        a.requested(by=requester, mechanism_id="KRCS-BOARD", approvals_required=1),
+        a.approved(by="krcs-approver", conditions=conditions) if conditions else a.approved(by="krcs-allrounder", role="approver"),
+    ]
+
+
+def late_release(a: Acts) -> list[e.Event]:
+    told = [a.announced(valid_until=a.later(10)), *a.approval(), a.instructed()]
+    a.now += timedelta(days=11)
+    return [*told, a.released()]
+
+
+CASES: dict[str, tuple[Callable[[Acts], list[e.Event]], str]] = {
+    "confirmed by who decided": (
+        lambda a: [*own_board(a), a.confirmed(by="krcs-allrounder")],
+        "krcs-allrounder confirms the pledge, and decided on an approval of it",
+    ),
+    "amended by who decided": (
+        lambda a: [*own_board(a), a.amended(by="krcs-allrounder", valid_until=None)],
+        "krcs-allrounder amends the pledge, and decided on an approval of it",
+    ),
+    "lifted by the requester": (
+        lambda a: [*own_board(a, CONDITION, requester="krcs-allrounder"), a.met(by="krcs-allrounder", role="approver")],
+        "krcs-allrounder lifts a condition of A1, and requested it",
+    ),
+    "paid by who lifted": (
+        lambda a: [
+            *own_board(a, CONDITION),
+            a.met(by="krcs-allrounder", role="approver"),
+            a.instructed(by="krcs-allrounder", role="preparer"),
+        ],
+        "krcs-allrounder pays under A1, and decided on it",
+    ),
+    "asked in parts": (
+        lambda a: [a.announced(amounts=(money("9998"),)), *a.approval("A1", "4999"), a.requested("A2", "4999")],
+        "A2 asks for 2 approvals, which is not what the mechanism asks for",
+    ),
+    "asked again for an intermediary": (
+        lambda a: [a.announced(), *a.approval(legs=("CRC-KBH",)), a.requested("A2", "1", legs=("CRC-KBH",))],
+        "A2 asks for more out of KRCS-CRC than is not under approval",
+    ),
+    "released too late": (late_release, "D1 is released out of a pledge that is past its validity"),
+    "received too much": (
+        lambda a: [*paid(a), a.received("D1", "400", fees=money("1"))],
+        "D1 is received twice, or more of it than was settled",
+    ),
+    "acknowledged what went back": (
+        lambda a: [*arrived(a), a.returned("D2", "400", by="kbh-officer"), a.acknowledged("D2", "1")],
+        "D2: more is acknowledged than is there",
+    ),
+    "used what went back": (
+        lambda a: [*acknowledged(a), a.returned("D2", "400", by="kbh-officer"), a.utilised("1")],
+        "more is used than was acknowledged and is still there",
+    ),
+    "resolved by the payer": (
+        lambda a: [*paid(a), a.disputed(), a.resolved(by="krcs-officer")],
+        "D1: a dispute is resolved that is not open, or not by CRC",
+    ),
+}
+"""By name: what is told, and what the verifier says of the last of it."""
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_version_3_forbids_is_named_from_version_3_on(case: str) -> None:
+    tell, sentence = CASES[case]
+
+    assert sentence in objections(tell(Acts()), RULES_VERSION)
+    if case != "received too much":  # its sums do not fall, whatever the rules
+        assert objections(tell(Acts()), 2) == []
+
+
+def test_a_receiver_reopens_from_version_3_on() -> None:
+    def told() -> list[e.Event]:
+        a = Acts()
+        return [*arrived(a), a.closed(by="crc-officer"), a.reopened(by="kbh-officer")]
+
+    assert objections(told(), RULES_VERSION) == []
+    assert objections(told(), 2) == ["KBH is neither donor nor payer"]
+
+
+def test_a_payment_is_received_in_parts_from_version_3_on() -> None:
+    def told() -> list[e.Event]:
+        a = Acts()
+        return [*paid(a), a.received("D1", "100"), a.received("D1", "300")]
+
+    assert objections(told(), RULES_VERSION) == []
+    assert objections(told(), 2) == ["D1 is received twice, or more of it than was settled"]
