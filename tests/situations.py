@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from aidtrail.domain import events as e
@@ -328,6 +328,7 @@ BROKEN: dict[str, Break | dict[type[e.Event], Break]] = {
     "actor_holds_the_role": enrolment_with(roles=frozenset({"auditor"})),
     "signature_is_the_actors": signed_by_somebody,
     "submission_is_signed_where_required": signatures_required,
+    "event_has_occurred": lambda a, s: replace(s, event=_with_meta(s.event, occurred_on=s.now + timedelta(days=1, microseconds=1))),
     "role_fits_the_event": as_auditor,
     "role_is_reporter": as_auditor,
     # the donation

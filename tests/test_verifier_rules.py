@@ -1,7 +1,7 @@
 """What version 3 of the rules made stricter the verifier asks of entries that were ruled on by it, and of none before."""
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -9,7 +9,10 @@ from aidtrail import codec
 from aidtrail.audit import verifier
 from aidtrail.chain import NO_HEAD, NO_TAIL
 from aidtrail.domain import events as e
+from aidtrail.domain.donation import Donation
+from aidtrail.domain.fold import apply
 from aidtrail.domain.rules import RULES_VERSION
+from aidtrail.domain.status import status
 from tests.acts import Acts, money, registry_events
 from tests.situations import CONDITION, acknowledged, arrived, paid
 from tests.worlds import SCHEMAS, Record
@@ -20,7 +23,12 @@ for _offset, _event in enumerate(registry_events()):
     verifier.take_registered(REGISTRY, Record(_offset, 0, None, codec.encode(_event)), DECODER)
 
 
-def objections(told: list[e.Event], rules: int) -> list[str]:
+def recorded(event: e.Event, stamp: e.LedgerStamp) -> bytes:
+    submission = codec.encode(event)
+    return codec.stamped(submission, codec.read(submission)[1], stamp)
+
+
+def objections(told: list[e.Event], rules: int, now: datetime | None = None) -> list[str]:
     """What is said of the last of these events, all of them ruled on by that version of the rules."""
     life, tail, head, said = verifier.Life(), NO_TAIL, NO_HEAD, list[str]()
     for number, event in enumerate(told):
@@ -28,13 +36,12 @@ def objections(told: list[e.Event], rules: int) -> list[str]:
             version=number + 1,
             submitted_offset=number,
             previous_outcome_sha256=tail.sha256,
-            recorded_at=event.meta.occurred_on,
+            recorded_at=now or event.meta.occurred_on,
             previous_sha256=head.sha256,
             registry_offset=REGISTRY.end,
             rules=rules,
         )
-        submission = codec.encode(event)
-        value = codec.stamped(submission, codec.read(submission)[1], stamp)
+        value = recorded(event, stamp)
         tail, head = tail._replace(sha256=codec.sha256(value)), head._replace(sha256=codec.sha256(value))
         assert said == []
         said = list(life.follow(verifier.Event(*DECODER.decode(value)), tail.sha256, REGISTRY))
@@ -130,3 +137,58 @@ def test_a_payment_is_received_in_parts_from_version_3_on() -> None:
 
     assert objections(told(), RULES_VERSION) == []
     assert objections(told(), 2) == ["D1 is received twice, or more of it than was settled"]
+
+
+def test_what_is_told_more_than_a_day_before_it_occurs_is_named_from_version_3_on() -> None:
+    def told() -> list[e.Event]:
+        return [Acts().announced()]
+
+    [event] = told()
+    assert objections(told(), RULES_VERSION, event.meta.occurred_on - timedelta(days=1)) == []
+    assert objections(told(), RULES_VERSION, event.meta.occurred_on - timedelta(days=1, seconds=1)) == ["it is told before it occurs"]
+    assert objections(told(), 2, event.meta.occurred_on - timedelta(days=2)) == []
+
+
+@pytest.mark.parametrize("missing", [True, False])
+def test_the_receipt_is_told_alike_where_money_is_missing(missing: bool) -> None:
+    a = Acts()
+    told = [
+        *paid(a),
+        a.received("D1", "100"),
+        *a.payment("D2", "100", "crc"),
+        a.received("D2", "100", by="kbh-officer"),
+        a.acknowledged("D2", "100"),
+    ]
+    told += [] if missing else [a.returned("D1", "300")]
+
+    assert axes(told)[-1] == ("partly" if missing else "acknowledged")
+
+
+def test_a_report_that_all_of_nothing_was_paid_is_told_alike() -> None:
+    a = Acts()
+
+    assert axes([a.observed(amounts=(money("0"),)), a.reported("P1", "0")])[2] == "full"
+
+
+def axes(told: list[e.Event]) -> list[str]:
+    """Pledge, approval, disbursement and receipt, after both folds."""
+    ours: Donation | None = None
+    theirs: verifier.Donation | None = None
+    for event in told:
+        ours = apply(ours, event)
+        stamp = e.LedgerStamp(
+            version=ours.version,
+            submitted_offset=ours.version,
+            previous_outcome_sha256=bytes(32),
+            recorded_at=event.meta.occurred_on,
+            previous_sha256=bytes(32),
+            registry_offset=0,
+            rules=RULES_VERSION,
+        )
+        theirs = verifier.fold(theirs, verifier.Event(*DECODER.decode(recorded(event, stamp))), bytes(32))
+    assert ours is not None
+    assert theirs is not None
+    row = verifier.donation_row(theirs, 0)
+    found = [row[name] for name in ("pledge", "approval", "disbursement", "receipt")]
+    assert found == list(status(ours).axes)
+    return found

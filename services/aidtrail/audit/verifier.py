@@ -1258,6 +1258,8 @@ class Step:
 
     def objections(self) -> Iterator[str]:
         yield from self._actor()
+        if self.strict and self.event.meta["occurred_on"] > self.event.now + 86_400_000_000:
+            yield "it is told before it occurs"
         if self.d is None:
             return
         if self.event.type == "PledgeAnnounced":

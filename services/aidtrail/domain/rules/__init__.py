@@ -24,7 +24,8 @@ RULES_VERSION = 3
 
 2: signatures are checked, and refusals are written in version 2 of their schema.
 3: approvals are counted by purse, in parts as in whole; who lifts a condition counts as one who decides; new terms are confirmed anew; a
-   payment is received in parts, and what went back is neither acknowledged nor used; a dispute is its receiver's to end."""
+   payment is received in parts, and what went back is neither acknowledged nor used; a dispute is its receiver's to end;
+   nothing is told before it occurs."""
 
 _BY_AN_ACTOR: tuple[Rule, ...] = (
     c.submission_is_not_stamped,
@@ -34,6 +35,7 @@ _BY_AN_ACTOR: tuple[Rule, ...] = (
     c.actor_holds_the_role,
     c.signature_is_the_actors,
     c.submission_is_signed_where_required,
+    c.event_has_occurred,
 )
 _BY_ROLE: tuple[Rule, ...] = (*_BY_AN_ACTOR, c.role_fits_the_event, c.donation_is_known)
 _ON_OPEN: tuple[Rule, ...] = (*_BY_ROLE, c.donation_is_open)

@@ -1,5 +1,6 @@
 """Rules about any event: who submits it, which donation it is about, and how its amounts are written."""
 
+from datetime import timedelta
 from operator import attrgetter
 
 from aidtrail.domain import events as e
@@ -38,6 +39,9 @@ ROLES: dict[type[e.Event], frozenset[str]] = {
     e.DonationReopened: frozenset({OFFICER}),
 }
 """In which role an event of a managed donation is submitted. 'ledger' and 'auditor' are roles that submit nothing."""
+
+CLOCKS_DIFFER_BY = timedelta(days=1)
+"""How far ahead of the log's clock an actor's may be. A day: a time in another zone is an honest mistake, and no rule rests on it."""
 
 _MONEY = {
     kind: tuple(attrgetter(name) for name in ("amount", "fees", "difference") if name in kind.model_fields)
@@ -107,6 +111,14 @@ def submission_is_signed_where_required(case: Case[e.Event]) -> Finding | None:
     if case.event.meta.signature is not None or not case.registry.parties[case.actor.party_id].signatures_required:
         return None
     return Finding(f"a signature, which {case.actor.party_id} requires of its actors", "none")
+
+
+def event_has_occurred(case: Case[e.Event]) -> Finding | None:
+    """Nothing is told before it occurs: what an event says of its time is at most a day after it reaches the log."""
+    latest = case.now + CLOCKS_DIFFER_BY
+    if case.event.meta.occurred_on <= latest:
+        return None
+    return Finding(f"occurred by {latest.isoformat()}", case.event.meta.occurred_on.isoformat())
 
 
 def role_fits_the_event(case: Case[e.Event]) -> Finding | None:
