@@ -457,6 +457,17 @@ WITNESSES = f"witness a {W[0]}\nwitness b {W[1]} https://b.example/\nwitness c {
         f"{WITNESSES}group g\nquorum g",
         f"{WITNESSES}group g some a\nquorum g",
         "trust everybody",
+        "# witnesses to come\u2028quorum none\n",
+        f"# witnesses to come\u2028{WITNESSES}# two\x0bquorum none\x85\nquorum a",
+        f"{WITNESSES}quorum\u00a0none",
+        f"{WITNESSES}quorum none\r\n",
+        f"{WITNESSES}# all\r\nquorum\t a ",
+        f"log\u2003{VKEY}\nquorum none",
+        f"log {VKEY}\u00a0\nquorum none",
+        f"{WITNESSES}group g +2 a b c\nquorum g",
+        f"{WITNESSES}group g 02 a b c\nquorum g",
+        f"{WITNESSES}group g \u0662 a b c\nquorum g",
+        f"{WITNESSES}group g all\nquorum g",
     ],
 )
 def test_a_policy_means_the_same_to_the_verifier_as_to_the_seal(text: str) -> None:

@@ -251,7 +251,7 @@ class Key(NamedTuple):
     def parse(cls, vkey: str, kind: int = LOG_KEY) -> Key:
         """`<name>+<key id>+<base64 of type and public key>`, of a log or of a witness."""
         try:
-            name, key_id, encoded = vkey.strip().split("+", 2)
+            name, key_id, encoded = vkey.split("+", 2)
             value = unbase64(encoded)
         except (ValueError, Wrong):
             raise Unusable(f"expected a key <name>+<key id>+<base64>, found {shown(vkey)}") from None
@@ -324,21 +324,23 @@ class Policy(NamedTuple):
         witnesses: dict[str, Key] = {}
         groups: dict[str, tuple[int, tuple[str, ...]]] = {}
         grouped: list[str] = []
-        for number, line in enumerate(text.splitlines(), 1):
-            words = line.split()
-            if not words or words[0].startswith("#"):
+        for number, line in enumerate(text.split("\n"), 1):
+            words = re.split(r"[ \t]+", line.strip(" \t"))
+            if words == [""] or words[0].startswith("#"):
                 continue
             known = {*witnesses, *groups}
             try:
+                if re.search(r"[\x00-\x08\x0b-\x1f\x7f]", line):
+                    raise ValueError
                 if words[0] == "log" and len(words) in (2, 3):
                     logs.append(Key.parse(words[1], LOG_KEY))
                 elif words[0] == "witness" and len(words) in (3, 4) and words[1] not in known | {"none"}:
                     witnesses[words[1]] = Key.parse(words[2], WITNESS_KEY)
                 elif words[0] == "group" and words[1] not in known | {"none"}:
                     members = tuple(words[3:])
-                    least = {"any": 1, "all": len(members)}.get(words[2]) or int(words[2])
+                    least = {"any": 1, "all": len(members), **{str(k): k for k in range(1, len(members) + 1)}}[words[2]]
                     grouped += members
-                    if not 1 <= least <= len(members) or set(members) - known:
+                    if not members or set(members) - known:
                         raise ValueError
                     groups[words[1]] = (least, members)
                 elif words[0] == "quorum" and len(words) == 2 and quorum is None and words[1] in known | {"none"}:
@@ -350,7 +352,7 @@ class Policy(NamedTuple):
                     grouped
                 ):
                     raise ValueError
-            except (ValueError, IndexError):
+            except (ValueError, LookupError):
                 raise Unusable(f"policy, line {number}: expected log, witness, group or quorum, found {shown(line)}") from None
         if quorum is None:
             raise Unusable("policy: expected a line 'quorum', found none")
@@ -2590,7 +2592,7 @@ def trusted(key: str | None, policy_file: Path | None, memory_file: Path | None)
             memory = Memory.parse(memory_file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise Unusable(str(error)) from None
-    logs = policy.logs if key is None else (Key.parse(key),)
+    logs = policy.logs if key is None else (Key.parse(key.strip()),)
     if len(logs) != 1:
         raise Unusable(
             "expected the log's key, as you were told it by another way than this file: --key VKEY, or one line 'log' in --policy"
