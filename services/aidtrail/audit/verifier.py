@@ -69,70 +69,71 @@ MAX_GAP = 10**6
 ZEROS = bytes(32)
 
 FINGERPRINTS = {
-    "ActorEnrolled.v1": "a5eddb2fd58613d0fec7f61a9abaedc2559716291325dbe50e06e89bff35fc31",
-    "ActorEnrolled.v2": "1a12197c4d4c0b919f2323973ca053f7e375bb1c75da93edcbb5e5de62e756b2",
-    "ActorRetired.v1": "c32367ebbd8f1bb09f791c259095bf851a177f755bee0b5fd1c958dfd68e4de5",
-    "ApprovalAnswered.v1": "20cdf25e6624c5fd785b271946d97af075ecfabf2d5475d91ee1c6149b508b50",
-    "ApprovalAnswered.v2": "3df0631b7c62eb426c31bdd4d13d89a8f976b854603287a8be442de8c51a298d",
-    "ApprovalDecided.v1": "acd5b23fc9ad81759e74bdca9b91ce8e1917940fa419f1605b79320c658838c5",
-    "ApprovalDecided.v2": "a7491ae193414e5ae07deb1bf2900880f0226d013b742d418588d419bf29222a",
-    "ApprovalExpired.v1": "89d78b95bcf25bb333806080214f3e0cb587a3b95b24925dc1e3dd86c73851b5",
-    "ApprovalExpired.v2": "a4510b5d29c2144ff59db52c56aeb19ee7e44d5493aa5fca9114a051ad7a996f",
-    "ApprovalQuestioned.v1": "18939d9370accd1425902d43d8fbe5876d63a5ca47c41cc6cc001ee2a7a17ae5",
-    "ApprovalQuestioned.v2": "7161f217005a78a30d092cc46e54e4d6edee6028486878e0cf1676d73152fb7b",
-    "ApprovalRequested.v1": "0c26b976915edf779052c7a5fa413f5c9b323a04cf503224816642b4a8514a90",
-    "ApprovalRequested.v2": "71344356967a5c70201cdbe0696f3d96562cbcaabbf37ad28304d12b8ae02361",
-    "ApprovalRevoked.v1": "37495e8aade757e702a801f456bba6554675320ac24c630f08b7f0bd6e491bdb",
-    "ApprovalRevoked.v2": "ab890edacc948aa3f42b9e00d4de88c2da5d3b6e95480dd69e955611bd181c48",
-    "ConditionBreached.v1": "4bb3f4ab9a4079f837ca91081b75274e2c0d565111eb94e3108be781edab27d3",
-    "ConditionBreached.v2": "a1cbe532f9d87398425468b6ef4f7526ceafd7635b73bd8391635205edabc2cc",
-    "ConditionMet.v1": "4aa34c80c08d676d6482c72856c593e0a472d9e102f5714b6fc49b0b5746e5b9",
-    "ConditionMet.v2": "407a514ac9440d1daa3ee51631fa5068a85b498986bd07342ad68bbf3e4173f3",
-    "DisbursementInstructed.v1": "5b4b42be23220cdad74f3ccba4849fe1567cdc30e1e1fee61d2180dafbba18d5",
-    "DisbursementInstructed.v2": "3124d5ebdad1b95c1e2b5e892afaa439887d4de102ca1e9011d42ac1f9150135",
-    "DisbursementRejected.v1": "03f2771c56d8ee18f94790609fd413307b454938f1b555d4a3fb3fd9644eb254",
-    "DisbursementRejected.v2": "a79567a7e2a8f7f12b558412bee8a5ec5fd0539fe4623e17fcb3fd634d057dd3",
-    "DisbursementReleased.v1": "01cedb40cc7f7f584cf34003845628daa2d95fec3de0026d9a0852913bdd0840",
-    "DisbursementReleased.v2": "30feb274afe0cca77c235a55b86593b1eb33c534d55ddc7184d0fe43de4be587",
-    "DisbursementReturned.v1": "ba7b1ab30f7ef11aa9b283a93a941c75acdd7f7fcbc0287748415ac3f48d9d6a",
-    "DisbursementReturned.v2": "2223f0d6553bc2895fd2ccca5933e39542113194bea81340c4a6917e01909f18",
-    "DisbursementScheduled.v1": "579d94ab87c4653393676ccd90a0881fe3f8729e39c9066d998b23d4bff086b6",
-    "DisbursementScheduled.v2": "e64b566062a21c15f4b6b2e21fc4a3d5b4e7b5628b62a95b0e19e97f94cc7bcd",
-    "DisbursementSettled.v1": "4565f96296df19b3316b92c3e92d1331768cc29f58b60fadfba925ea2d1710d9",
-    "DisbursementSettled.v2": "5972aed30995656a9b2fd73ba230b519537e31827cd9e3e22a2c3d954324f1ce",
-    "DisputeResolved.v1": "0cb7311a899af5b607568abd9b80fb1ceb8c67819ac1ab3a4f07247e38e2d8b7",
-    "DisputeResolved.v2": "da36b71aac93850263934202308131008df689bb9d322faec8ab217ba0c8e6b6",
-    "DonationClosed.v1": "5664dc991117332621dbdc9c40f5ec51140772c8bf7e5a89dc5da63ed0935024",
-    "DonationClosed.v2": "5ad8223a06cc95b303ee872a66853e3feed949dc3ea84f7d93944a52b07dd433",
-    "DonationReopened.v1": "2af328cad400bd08d4ddb5649bbabdeea2060414fa3a12fa9880f55ad1ba8f49",
-    "DonationReopened.v2": "dea341b9227a0a20c2da274a99556dababe08b9034cbfdcf4be11cccbf7cba95",
-    "FundsReceived.v1": "9e03d5c7b86539d5c6327de3c9ccfad15888283742ac1a2272a3216946486812",
-    "FundsReceived.v2": "7fad22b2dd8d9ccd40f23405588f0f3a0eeab17e8cd3facf400b0a65a7ecd23d",
-    "MechanismDefined.v1": "b3d5b600478ece0aa3b0532cf30c90c24c1bbcb589bab3c8bb0b7063aedd2aed",
-    "MechanismRetired.v1": "ce2bd89362d9f60061a899d50aeb8e3807fc70882863b9d96b82324e27dba78e",
-    "PartyRegistered.v1": "e7e0b1764f3020c896b7a49e014d2d9551791db8ce77dc86a55b33ec6e9d030b",
-    "PartyRegistered.v2": "d9888c8857f021f67b4375b17afdb2c99d9c23c7a196d2348c6ce77c2d241eba",
-    "PledgeAmended.v1": "d2638cd1cfd2ea7ea7af70cf5cf9ea4cdd0668e9481c8f87188763f7799f38e0",
-    "PledgeAmended.v2": "a03f9807ef87383295539ccb6bb26c80417e7e9c3c70d174456df37612c3db02",
-    "PledgeAnnounced.v1": "5eb7498cde4efe9c1faefd4ff54116b69abc13fd8413196bd37511a904f12a47",
-    "PledgeAnnounced.v2": "12c55f12c1b91380b8a6215a9d10b4c4fbac69ad5b7fcc07657867d58be12af7",
-    "PledgeConfirmed.v1": "d135901f77acd1417fddf84f489cfeb091f8c9c96c80f900b76327c68f0badc4",
-    "PledgeConfirmed.v2": "7a94d73865758321df14055dfd981226e13a2a715a2ba4bd21396a5a6edc0d44",
-    "PledgeExpired.v1": "b369fea9219930f6ce0cc0c43fc6e87a5536f45906101f673e3758869d34e82f",
-    "PledgeExpired.v2": "b5708f735c06e0e77a7a71fa1966d00f935740c3fd92fdb33e2257da8ec2ed6b",
-    "PledgeWithdrawn.v1": "1f8085bdb32f397e406d27550a5fd2f1d19980f3cdb82fb777925804028fb0cc",
-    "PledgeWithdrawn.v2": "bd47aeedbf3323314cbe5f61afa379f40ed12fe37e6763c565e9c55de4ce9bd4",
-    "ReceiptAcknowledged.v1": "e6f5809211e68e88b02671b6db2baa490a1a12e4b780f85a9f8f15e72d0d26c0",
-    "ReceiptAcknowledged.v2": "4fb3657b1d4d7305b6ee2abc48fcc0b37dfe8d08a655d377e768404145b05249",
-    "ReceiptDisputed.v1": "b2d4f32e4f218ea5bd15e417086d7902de645fbca30cf308837b44fb8b329caf",
-    "ReceiptDisputed.v2": "9319abf0da0ce8cad3bff480ffdb72ad506103441045aeac41ae70fdf08ac583",
-    "SubmissionRefused.v1": "21cb2ddc7315b86b81a116eea85a4b5bf4a5e41716bb548abe4ef9800f34e01e",
-    "SubmissionRefused.v2": "d1e879d6359b912374195dbc20fe281b6e7297e2bf51683b9bfddd0b86f2fd3e",
-    "UtilisationReported.v1": "7581cc7cfd2a1b88aeef3938573defa8e59a903e61229619830b9f9147dfc542",
-    "UtilisationReported.v2": "8130155ac89ee93efa3f5189302c19c5093379c6f8edd2384f44c332c3dc9b95",
+    1: ("ActorEnrolled.v1", "a5eddb2fd58613d0fec7f61a9abaedc2559716291325dbe50e06e89bff35fc31"),
+    2: ("ActorRetired.v1", "c32367ebbd8f1bb09f791c259095bf851a177f755bee0b5fd1c958dfd68e4de5"),
+    3: ("ApprovalAnswered.v1", "20cdf25e6624c5fd785b271946d97af075ecfabf2d5475d91ee1c6149b508b50"),
+    4: ("ApprovalDecided.v1", "acd5b23fc9ad81759e74bdca9b91ce8e1917940fa419f1605b79320c658838c5"),
+    5: ("ApprovalExpired.v1", "89d78b95bcf25bb333806080214f3e0cb587a3b95b24925dc1e3dd86c73851b5"),
+    6: ("ApprovalQuestioned.v1", "18939d9370accd1425902d43d8fbe5876d63a5ca47c41cc6cc001ee2a7a17ae5"),
+    7: ("ApprovalRequested.v1", "0c26b976915edf779052c7a5fa413f5c9b323a04cf503224816642b4a8514a90"),
+    8: ("ApprovalRevoked.v1", "37495e8aade757e702a801f456bba6554675320ac24c630f08b7f0bd6e491bdb"),
+    9: ("ConditionBreached.v1", "4bb3f4ab9a4079f837ca91081b75274e2c0d565111eb94e3108be781edab27d3"),
+    10: ("ConditionMet.v1", "4aa34c80c08d676d6482c72856c593e0a472d9e102f5714b6fc49b0b5746e5b9"),
+    11: ("DisbursementInstructed.v1", "5b4b42be23220cdad74f3ccba4849fe1567cdc30e1e1fee61d2180dafbba18d5"),
+    12: ("DisbursementRejected.v1", "03f2771c56d8ee18f94790609fd413307b454938f1b555d4a3fb3fd9644eb254"),
+    13: ("DisbursementReleased.v1", "01cedb40cc7f7f584cf34003845628daa2d95fec3de0026d9a0852913bdd0840"),
+    14: ("DisbursementReturned.v1", "ba7b1ab30f7ef11aa9b283a93a941c75acdd7f7fcbc0287748415ac3f48d9d6a"),
+    15: ("DisbursementScheduled.v1", "579d94ab87c4653393676ccd90a0881fe3f8729e39c9066d998b23d4bff086b6"),
+    16: ("DisbursementSettled.v1", "4565f96296df19b3316b92c3e92d1331768cc29f58b60fadfba925ea2d1710d9"),
+    17: ("DisputeResolved.v1", "0cb7311a899af5b607568abd9b80fb1ceb8c67819ac1ab3a4f07247e38e2d8b7"),
+    18: ("DonationClosed.v1", "5664dc991117332621dbdc9c40f5ec51140772c8bf7e5a89dc5da63ed0935024"),
+    19: ("DonationReopened.v1", "2af328cad400bd08d4ddb5649bbabdeea2060414fa3a12fa9880f55ad1ba8f49"),
+    20: ("FundsReceived.v1", "9e03d5c7b86539d5c6327de3c9ccfad15888283742ac1a2272a3216946486812"),
+    21: ("MechanismDefined.v1", "b3d5b600478ece0aa3b0532cf30c90c24c1bbcb589bab3c8bb0b7063aedd2aed"),
+    22: ("MechanismRetired.v1", "ce2bd89362d9f60061a899d50aeb8e3807fc70882863b9d96b82324e27dba78e"),
+    23: ("PartyRegistered.v1", "e7e0b1764f3020c896b7a49e014d2d9551791db8ce77dc86a55b33ec6e9d030b"),
+    24: ("PledgeAmended.v1", "d2638cd1cfd2ea7ea7af70cf5cf9ea4cdd0668e9481c8f87188763f7799f38e0"),
+    25: ("PledgeAnnounced.v1", "5eb7498cde4efe9c1faefd4ff54116b69abc13fd8413196bd37511a904f12a47"),
+    26: ("PledgeConfirmed.v1", "d135901f77acd1417fddf84f489cfeb091f8c9c96c80f900b76327c68f0badc4"),
+    27: ("PledgeExpired.v1", "b369fea9219930f6ce0cc0c43fc6e87a5536f45906101f673e3758869d34e82f"),
+    28: ("PledgeWithdrawn.v1", "1f8085bdb32f397e406d27550a5fd2f1d19980f3cdb82fb777925804028fb0cc"),
+    29: ("ReceiptAcknowledged.v1", "e6f5809211e68e88b02671b6db2baa490a1a12e4b780f85a9f8f15e72d0d26c0"),
+    30: ("ReceiptDisputed.v1", "b2d4f32e4f218ea5bd15e417086d7902de645fbca30cf308837b44fb8b329caf"),
+    31: ("SubmissionRefused.v1", "21cb2ddc7315b86b81a116eea85a4b5bf4a5e41716bb548abe4ef9800f34e01e"),
+    32: ("UtilisationReported.v1", "7581cc7cfd2a1b88aeef3938573defa8e59a903e61229619830b9f9147dfc542"),
+    33: ("ActorEnrolled.v2", "1a12197c4d4c0b919f2323973ca053f7e375bb1c75da93edcbb5e5de62e756b2"),
+    34: ("ApprovalAnswered.v2", "3df0631b7c62eb426c31bdd4d13d89a8f976b854603287a8be442de8c51a298d"),
+    35: ("ApprovalDecided.v2", "a7491ae193414e5ae07deb1bf2900880f0226d013b742d418588d419bf29222a"),
+    36: ("ApprovalExpired.v2", "a4510b5d29c2144ff59db52c56aeb19ee7e44d5493aa5fca9114a051ad7a996f"),
+    37: ("ApprovalQuestioned.v2", "7161f217005a78a30d092cc46e54e4d6edee6028486878e0cf1676d73152fb7b"),
+    38: ("ApprovalRequested.v2", "71344356967a5c70201cdbe0696f3d96562cbcaabbf37ad28304d12b8ae02361"),
+    39: ("ApprovalRevoked.v2", "ab890edacc948aa3f42b9e00d4de88c2da5d3b6e95480dd69e955611bd181c48"),
+    40: ("ConditionBreached.v2", "a1cbe532f9d87398425468b6ef4f7526ceafd7635b73bd8391635205edabc2cc"),
+    41: ("ConditionMet.v2", "407a514ac9440d1daa3ee51631fa5068a85b498986bd07342ad68bbf3e4173f3"),
+    42: ("DisbursementInstructed.v2", "3124d5ebdad1b95c1e2b5e892afaa439887d4de102ca1e9011d42ac1f9150135"),
+    43: ("DisbursementRejected.v2", "a79567a7e2a8f7f12b558412bee8a5ec5fd0539fe4623e17fcb3fd634d057dd3"),
+    44: ("DisbursementReleased.v2", "30feb274afe0cca77c235a55b86593b1eb33c534d55ddc7184d0fe43de4be587"),
+    45: ("DisbursementReturned.v2", "2223f0d6553bc2895fd2ccca5933e39542113194bea81340c4a6917e01909f18"),
+    46: ("DisbursementScheduled.v2", "e64b566062a21c15f4b6b2e21fc4a3d5b4e7b5628b62a95b0e19e97f94cc7bcd"),
+    47: ("DisbursementSettled.v2", "5972aed30995656a9b2fd73ba230b519537e31827cd9e3e22a2c3d954324f1ce"),
+    48: ("DisputeResolved.v2", "da36b71aac93850263934202308131008df689bb9d322faec8ab217ba0c8e6b6"),
+    49: ("DonationClosed.v2", "5ad8223a06cc95b303ee872a66853e3feed949dc3ea84f7d93944a52b07dd433"),
+    50: ("DonationReopened.v2", "dea341b9227a0a20c2da274a99556dababe08b9034cbfdcf4be11cccbf7cba95"),
+    51: ("FundsReceived.v2", "7fad22b2dd8d9ccd40f23405588f0f3a0eeab17e8cd3facf400b0a65a7ecd23d"),
+    52: ("PartyRegistered.v2", "d9888c8857f021f67b4375b17afdb2c99d9c23c7a196d2348c6ce77c2d241eba"),
+    53: ("PledgeAmended.v2", "a03f9807ef87383295539ccb6bb26c80417e7e9c3c70d174456df37612c3db02"),
+    54: ("PledgeAnnounced.v2", "12c55f12c1b91380b8a6215a9d10b4c4fbac69ad5b7fcc07657867d58be12af7"),
+    55: ("PledgeConfirmed.v2", "7a94d73865758321df14055dfd981226e13a2a715a2ba4bd21396a5a6edc0d44"),
+    56: ("PledgeExpired.v2", "b5708f735c06e0e77a7a71fa1966d00f935740c3fd92fdb33e2257da8ec2ed6b"),
+    57: ("PledgeWithdrawn.v2", "bd47aeedbf3323314cbe5f61afa379f40ed12fe37e6763c565e9c55de4ce9bd4"),
+    58: ("ReceiptAcknowledged.v2", "4fb3657b1d4d7305b6ee2abc48fcc0b37dfe8d08a655d377e768404145b05249"),
+    59: ("ReceiptDisputed.v2", "9319abf0da0ce8cad3bff480ffdb72ad506103441045aeac41ae70fdf08ac583"),
+    60: ("SubmissionRefused.v2", "d1e879d6359b912374195dbc20fe281b6e7297e2bf51683b9bfddd0b86f2fd3e"),
+    61: ("UtilisationReported.v2", "8130155ac89ee93efa3f5189302c19c5093379c6f8edd2384f44c332c3dc9b95"),
 }
-"""SHA-256 of every schema that this verifier knows the meaning of: the file `schemas/published/<name>.avsc` of the contract. With another
-schema the same bytes would say something else, so none is taken that is not listed."""
+"""Every schema that this verifier knows the meaning of, by the id that records name: its name, and SHA-256 of the file
+`schemas/published/<name>.avsc` of the contract. With another schema the same bytes would say something else, so none is taken under an id
+that is not its own."""
 
 
 class Unusable(Exception):
@@ -608,15 +609,22 @@ class Schemas:
     """The schemas of an export or a bundle by id, each known by its fingerprint."""
 
     def __init__(self, texts: Mapping[int, bytes]) -> None:
-        known = {fingerprint: name for name, fingerprint in FINGERPRINTS.items()}
         self._decoders: dict[int, tuple[str, Decoder]] = {}
-        self.unknown: list[int] = []
+        self.others: dict[int, str] = {}
+        """By the id of each that is not taken: what was expected."""
         for schema_id, text in texts.items():
-            name = known.get(sha256(text).hex())
-            if name is None:
-                self.unknown.append(schema_id)
-            else:
+            name, fingerprint = FINGERPRINTS.get(schema_id, ("one that this verifier knows (a newer verifier may)", ""))
+            if sha256(text).hex() == fingerprint:
                 self._decoders[schema_id] = (name.partition(".")[0], _decoder_of(text))
+            else:
+                self.others[schema_id] = name
+
+    def lacking(self, value: bytes | None) -> str | None:
+        """What is wrong with a value that names a schema of the contract, and that schema is not here."""
+        schema_id = int.from_bytes(value[1:5], "big") if value and len(value) >= 5 and not value[0] else 0
+        if schema_id in self._decoders or schema_id not in FINGERPRINTS:
+            return None
+        return f"expected the schema {schema_id}, {FINGERPRINTS[schema_id][0]}, which the record names, found none"
 
     def decode(self, value: bytes | None) -> tuple[str, dict[str, Any]]:
         """The type of the event and its fields. Raises Undecodable."""
@@ -2104,6 +2112,8 @@ class Walk:
         if record.offset >= self.view_end:
             self._compare_views()
         entry = read_entry(record, self.schemas)
+        if (lacking := self.schemas.lacking(record.value)) is not None:
+            self._find("C2", record.offset, lacking)
         life = self.lives.get(entry.donation_id or "")
         reason = void_reason(entry, self.tail, life.head if life else Head(), self.partition, self.partitions)
         in_views = record.offset < self.view_end and self.views is not None
@@ -2387,8 +2397,8 @@ def verify_export(source: Source, trust: Trust) -> Report:
     if sealed != source.partitions:
         report.find("C1", "recorded", None, None, f"expected the {sealed} partitions that were sealed, found {source.partitions}")
     schemas = Schemas(source.schemas())
-    for schema_id in schemas.unknown:
-        report.find("C2", f"schema {schema_id}", None, None, "expected one that this verifier knows (a newer verifier may), found another")
+    for schema_id, name in schemas.others.items():
+        report.find("C2", f"schema {schema_id}", None, None, f"expected {name}, found another")
     registry = Registry()
     registry_stand = _read_registry(report, source, schemas, registry, trust.memory)
     if source.view_ends is None:
@@ -2429,6 +2439,8 @@ def _read_registry(report: Report, source: Source, schemas: Schemas, registry: R
                 if last is not None and tree.size == last.size and tree.root != last.root:
                     report.altered += 1
                     report.find("C1", "registry", 0, None, f"the first {last.size} records are not those that you saw last")
+            if (lacking := schemas.lacking(record.value)) is not None:
+                report.find("C2", "registry", 0, record.offset, lacking)
             take_registered(registry, record, schemas)
     except Wrong as error:
         report.find("C1", "registry", 0, None, error)
@@ -2489,10 +2501,13 @@ def _verify_bundle(report: Report, bundle: Mapping[str, Any], trust: Trust) -> N
     partition = partition_of(donation_id.encode(), len(manifest.stands))
     stand = Stand(*manifest.stands[partition])
     schemas, registry, life = Schemas({int(at): text.encode() for at, text in bundle["schemas"].items()}), Registry(), Life()
-    for schema_id in schemas.unknown:
-        report.find("C2", f"schema {schema_id}", None, None, "expected one that this verifier knows (a newer verifier may), found another")
+    for schema_id, name in schemas.others.items():
+        report.find("C2", f"schema {schema_id}", None, None, f"expected {name}, found another")
     for one in bundle["registry"]:
-        take_registered(registry, record_of(one), schemas)
+        record = record_of(one)
+        if (lacking := schemas.lacking(record.value)) is not None:
+            report.find("C2", "registry", 0, record.offset, lacking)
+        take_registered(registry, record, schemas)
     before, answered, clock = -1, -1, 0
     for one in bundle["entries"]:
         record = record_of(one)
@@ -2512,7 +2527,8 @@ def _verify_bundle(report: Report, bundle: Mapping[str, Any], trust: Trust) -> N
             report.find("C4", "recorded", partition, record.offset, error)
         entry = read_entry(record, schemas)
         if entry.fault is not None or entry.event is None or entry.donation_id != donation_id:
-            report.find("C2", "recorded", partition, record.offset, f"expected an entry of {donation_id}, found {entry.fault or 'another'}")
+            said = f"expected an entry of {donation_id}, found {entry.fault or 'another'}"
+            report.find("C2", "recorded", partition, record.offset, schemas.lacking(record.value) or said)
             continue
         event, stamp = entry.event, entry.event.stamp
         if stamp["submitted_offset"] <= answered or stamp["recorded_at"] < clock:
