@@ -48,6 +48,7 @@ import json
 import os
 import re
 import sys
+import unicodedata
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -778,6 +779,36 @@ def partition_of(key: bytes, partitions: int) -> int:
 
 
 # --- the registry: who may act in which role, and which mechanisms there are --------------------------------------------------------
+
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
+_COUNTRY, _CURRENCY = re.compile(r"[A-Z]{2}"), re.compile(r"[A-Z]{3}")
+
+
+def _is_id(value: str) -> bool:
+    return _ID.fullmatch(value) is not None
+
+
+def _is_text(value: str) -> bool:
+    """For people: of one to 2000 printable characters, in Unicode normal form C."""
+    return 1 <= len(value) <= 2000 and value.isprintable() and unicodedata.is_normalized("NFC", value)
+
+
+def _is_threshold(value: Mapping[str, Any]) -> bool:
+    least = value["at_least"]
+    return least["amount"] >= 0 and _CURRENCY.fullmatch(least["currency"]) is not None and 1 <= value["approvals_required"] <= 20
+
+
+_REGISTERED: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("party_id", "actor_id", "mechanism_id", "kind"), _is_id),
+    **dict.fromkeys(("name", "reason"), _is_text),
+    "country": lambda value: value is None or _COUNTRY.fullmatch(value) is not None,
+    "roles": lambda value: all(map(_is_id, value)),
+    "approvals_required": lambda value: 1 <= value <= 20,
+    "thresholds": lambda value: all(map(_is_threshold, value)),
+    "validity_days": lambda value: 1 <= value <= 3660,
+}
+"""What values the fields of a registry record can have, where Avro's types allow more. Every ledger ignores a record that has others."""
 
 
 class Party(NamedTuple):
@@ -2456,7 +2487,7 @@ def take_registered(registry: Registry, record: Record, schemas: Schemas) -> Non
         kind, said = schemas.decode(record.value)
     except Undecodable:
         return
-    if "meta" not in said:
+    if "meta" not in said and all(_REGISTERED[name](value) for name, value in said.items() if name in _REGISTERED):
         registry.take(record.offset, kind, said)
 
 
