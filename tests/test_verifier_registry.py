@@ -1,4 +1,4 @@
-"""The verifier's registry is the ledger's: the same records count, and each entry was ruled with one that was there, as new as it must be."""
+"""The verifier's registry is the ledger's: the same records count, and an entry was ruled with one that was there, as new as it must be."""
 
 import random
 from collections.abc import Callable
@@ -11,8 +11,9 @@ from aidtrail.audit import verifier
 from aidtrail.domain import events as e
 from aidtrail.domain.money import Money
 from aidtrail.errors import MalformedError, UndecodableError
-from tests.acts import registry_events
-from tests.worlds import SCHEMAS, Record
+from tests.acts import full_life, registry_events
+from tests.signing import enrolled, public_key_of
+from tests.worlds import PARTITIONS, SCHEMAS, TRUSTED, Held, Record, World, judged, projected, proved, rewrite, sealed
 
 SEED = 20260105
 MUTANTS = 4000
@@ -33,7 +34,7 @@ def counts_for_the_verifier(value: bytes) -> bool:
     """Whether the verifier's registry hands it on to be taken; that it makes sense there is another question."""
     taken: list[str] = []
     registry = verifier.Registry()
-    registry.take = lambda offset, kind, said: taken.append(kind)  # type: ignore[method-assign]
+    registry.take = lambda offset, timestamp, kind, said: taken.append(kind)  # type: ignore[method-assign]
     verifier.take_registered(registry, Record(0, 0, None, value), DECODER)
     return bool(taken)
 
@@ -161,3 +162,91 @@ def test_a_record_that_every_ledger_ignores_changes_nothing_in_the_verifiers_reg
     assert registry.at("mechanism", MECHANISM.mechanism_id, end).required == MECHANISM.approvals_required
     assert registry.at("party", PARTY.party_id, end).signs is False
     assert registry.at("actor", ACTOR.actor_id, end).roles == set(ACTOR.roles)
+
+
+# --- with which registry an entry was ruled -----------------------------------------------------------------------------------------
+
+TRUST = verifier.Trust(TRUSTED)
+LIFE = "KRCS-2026-0001"
+
+
+class Ruled:
+    """A log of one life. The registry has a record more, by which the key of `krcs-officer` is another one; the stamps are a forger's."""
+
+    def __init__(self, world: World) -> None:
+        self.held = world.held()
+        self.number = max(range(PARTITIONS), key=lambda number: len(self.held.kept["recorded", number]))
+        records = self.held.kept["recorded", self.number]
+        self.offsets = [one.entry.record.offset for one in judged(records, self.number) if one.reason is None]
+        registry = self.held.kept["registry", 0]
+        self.old, self.new = registry[-1].offset, registry[-1].offset + 1
+        self.submitted_at = max(record.timestamp for record in self.held.kept["submitted", self.number])
+
+    def register(self, value: bytes, timestamp: int) -> None:
+        self.held.kept["registry", 0].append(Record(self.new, timestamp, b"krcs-officer", value))
+
+    def stamp(self, registry_offsets: dict[int, int]) -> Held:
+        rewrite(self.held, self.number, -1, registry_offsets=registry_offsets)
+        ends = [len(records) for records in self.held.recorded()]
+        self.held.kept["checkpoints", 0], self.held.sealed_leaves = sealed(self.held.recorded(), [ends]), {}
+        self.held.views = projected(self.held.recorded(), ends)
+        return self.held
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return World(2, tmp_path_factory.mktemp("world"), [list(full_life(LIFE))])
+
+
+@pytest.fixture
+def ruled(world: World) -> Ruled:
+    return Ruled(world)
+
+
+REENROLLED = codec.encode(enrolled("krcs-officer", public_key_of("krcs-officer", 1)))
+
+
+def test_c2_an_entry_that_was_ruled_with_an_older_registry_than_the_one_before_it_is_named_once(ruled: Ruled) -> None:
+    ruled.register(REENROLLED, ruled.submitted_at)
+    held = ruled.stamp({ruled.offsets[-3]: ruled.new})
+
+    reports = [verifier.verify_export(held, TRUST), verifier.verify_bundle(proved(held, LIFE), TRUST)]
+
+    for report in reports:
+        said = f"expected the registry at offset {ruled.new} or later, as the entry before it, found offset {ruled.old}"
+        assert report.exit_code == 12
+        assert report.findings == [verifier.Finding("C2", "recorded", ruled.number, ruled.offsets[-2], said)]
+
+
+def test_a_registry_that_advances_is_no_alarm(ruled: Ruled) -> None:
+    ruled.register(REENROLLED, ruled.submitted_at)
+    held = ruled.stamp({ruled.offsets[-2]: ruled.new, ruled.offsets[-1]: ruled.new})
+
+    reports = [verifier.verify_export(held, TRUST), verifier.verify_bundle(proved(held, LIFE), TRUST)]
+
+    assert [report.findings for report in reports] == [[], []]
+
+
+@pytest.mark.parametrize(("before", "late"), [(60_000, False), (60_001, True)])
+def test_c2_what_was_registered_more_than_a_minute_before_a_submission_must_have_been_ruled_with(
+    before: int, late: bool, ruled: Ruled
+) -> None:
+    ruled.register(REENROLLED, ruled.submitted_at - before)
+
+    report = verifier.verify_export(ruled.stamp({}), TRUST)
+
+    said = f"expected the registry at offset {ruled.new} or later, appended 60 s before the submission, found offset {ruled.old}"
+    assert report.findings == [verifier.Finding("C2", "recorded", ruled.number, ruled.offsets[-1], said)] * late
+
+
+@pytest.mark.parametrize("value", [b"", with_(MECHANISM, approvals_required=0)], ids=["undecodable", "impossible"])
+def test_what_every_ledger_ignores_is_no_place_to_be_ruled_at_however_old_it_is(value: bytes, ruled: Ruled, world: World) -> None:
+    ruled.register(value, 0)
+    sound = verifier.verify_export(ruled.stamp({}), TRUST)
+    again = Ruled(world)
+    again.register(value, 0)
+
+    report = verifier.verify_export(again.stamp({again.offsets[-1]: again.new}), TRUST)
+
+    assert sound.findings == []
+    assert [one.what for one in report.findings] == [f"expected the registry at one of its records, found offset {again.new}"]

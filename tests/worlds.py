@@ -9,7 +9,7 @@ trust = world.trust(visit=2)       # the auditor, who was there when two seals w
 import base64
 import json
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import zip_longest
@@ -300,9 +300,18 @@ def _a_moment_later(event: e.Event) -> e.Event:
     return event.model_copy(update={"meta": event.meta.model_copy(update={"occurred_on": event.meta.occurred_on.replace(microsecond=1)})})
 
 
-def rewrite(held: Held, number: int, at: int, change: Callable[[e.Event], e.Event] = _a_moment_later, *, answer_later: int = 0) -> None:
+def rewrite(
+    held: Held,
+    number: int,
+    at: int,
+    change: Callable[[e.Event], e.Event] = _a_moment_later,
+    *,
+    answer_later: int = 0,
+    registry_offsets: Mapping[int, int] | None = None,
+) -> None:
     """Let the entry at this offset of a partition say something else, and chain everything after it anew; forge its submission too. With
-    `answer_later` all entries answer submissions that are so much later. A forger who can write to all topics does this."""
+    `answer_later` all entries answer submissions that are so much later; `registry_offsets` are the stamps of some entries, by their
+    offsets. A forger who can write to all topics does this."""
     records = held.kept["recorded", number]
     tail, heads = NO_TAIL, dict[str | None, Head]()
     for entry, reason in judged(records, number):
@@ -325,6 +334,7 @@ def rewrite(held: Held, number: int, at: int, change: Callable[[e.Event], e.Even
                 "previous_outcome_sha256": tail.sha256,
                 "previous_sha256": head.sha256,
                 "submitted_offset": stamp.submitted_offset + answer_later,
+                "registry_offset": (registry_offsets or {}).get(entry.record.offset, stamp.registry_offset),
             }
         )
         value = codec.stamped(submission, ledger_at, new)

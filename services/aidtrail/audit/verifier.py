@@ -67,6 +67,8 @@ USAGE = 2
 MAX_NAMED = 20
 MAX_GAP = 10**6
 """Offsets without a record, one after another: far above what transactions leave in Kafka, far below what would keep a reader busy."""
+LATE_MILLISECONDS = 60_000
+"""What was registered so long before a submission was appended must have been known to the ledger: two brokers' clocks may differ."""
 ZEROS = bytes(32)
 
 FINGERPRINTS = {
@@ -839,6 +841,8 @@ class Registry:
 
     def __init__(self) -> None:
         self.end = -1
+        self._offsets: list[int] = []
+        self._timestamps: list[int] = []
         self._states: dict[tuple[str, str], tuple[list[int], list[Any]]] = {}
 
     def at(self, table: str, name: str, offset: int) -> Any:
@@ -847,8 +851,28 @@ class Registry:
         place = bisect_right(offsets, offset)
         return states[place - 1] if place else None
 
-    def take(self, offset: int, kind: str, said: Mapping[str, Any]) -> None:
+    def stands_at(self, offset: int) -> bool:
+        """Whether a record that counts is there, or it is -1: before the first."""
+        place = bisect_right(self._offsets, offset)
+        return offset == (self._offsets[place - 1] if place else -1)
+
+    def objection(self, offset: int, before: int, submitted_at: int) -> str | None:
+        """Why an entry cannot have been ruled with the registry at `offset`, if the entry before it was ruled with that at `before` and its
+        submission was appended at `submitted_at`. Requires all records of the registry."""
+        if not self.stands_at(offset):
+            return f"expected the registry at one of its records, found offset {offset}"
+        if offset < before:
+            return stepped_back(offset, before)
+        following = bisect_right(self._offsets, offset)
+        if following < len(self._offsets) and submitted_at - self._timestamps[following] > LATE_MILLISECONDS:
+            wanted, seconds = self._offsets[following], (submitted_at - self._timestamps[following]) // 1000
+            return f"expected the registry at offset {wanted} or later, appended {seconds} s before the submission, found offset {offset}"
+        return None
+
+    def take(self, offset: int, timestamp: int, kind: str, said: Mapping[str, Any]) -> None:
         """A record that makes no sense (an actor of an unknown party) changes nothing."""
+        self._offsets.append(offset)
+        self._timestamps.append(timestamp)
         if kind == "PartyRegistered":
             self._put(offset, "party", said["party_id"], Party(said["kind"], said.get("signatures_required", False)))
         elif kind == "ActorEnrolled":
@@ -874,6 +898,10 @@ class Registry:
         offsets, states = self._states.setdefault((table, name), ([], []))
         offsets.append(offset)
         states.append(state)
+
+
+def stepped_back(offset: int, before: int) -> str:
+    return f"expected the registry at offset {before} or later, as the entry before it, found offset {offset}"
 
 
 # --- signatures of actors: Ed25519 (RFC 8032) over the pre-authentication encoding of DSSE v1 ---------------------------------------
@@ -2025,7 +2053,7 @@ class Walk:
         self.stands = [stand for at, stand in enumerate(stands) if at == 0 or stand.size != stands[at - 1].size]
         self.end = self.stands[-1].size if self.stands else 0
         self.registry, self.schemas, self.partitions = registry, schemas, source.partitions
-        self.tail, self.clock = Tail(), 0
+        self.tail, self.clock, self.registry_offset = Tail(), 0, -1
         self.lives: dict[str, Life] = {}
         ends = source.view_ends or []
         self.view_end = ends[partition] if partition < len(ends) else 0
@@ -2165,6 +2193,8 @@ class Walk:
         self.tail = Tail(event.stamp["submitted_offset"], entry.sha256)
         for what in self._answers(entry, event):
             self._find("C2", record.offset, what)
+        if self.registry.stands_at(event.stamp["registry_offset"]):
+            self.registry_offset = event.stamp["registry_offset"]
         if entry.refused:
             self.report.refused += 1
             return
@@ -2190,6 +2220,9 @@ class Walk:
             self.answers_altered.append(wanted)
         elif not entry.refused and submission.key != entry.record.key:
             yield f"submission {wanted} has another key"
+        stale = self.registry.objection(event.stamp["registry_offset"], self.registry_offset, submission.timestamp)
+        if stale is not None:
+            yield stale
         self.clock = max(self.clock, submission.timestamp)
         if event.stamp["recorded_at"] != self.clock:
             yield f"recorded_at: expected {moment(self.clock * 1000)}, found {moment(event.now)}"
@@ -2488,7 +2521,7 @@ def take_registered(registry: Registry, record: Record, schemas: Schemas) -> Non
     except Undecodable:
         return
     if "meta" not in said and all(_REGISTERED[name](value) for name, value in said.items() if name in _REGISTERED):
-        registry.take(record.offset, kind, said)
+        registry.take(record.offset, record.timestamp, kind, said)
 
 
 # --- a bundle -----------------------------------------------------------------------------------------------------------------------
@@ -2539,7 +2572,7 @@ def _verify_bundle(report: Report, bundle: Mapping[str, Any], trust: Trust) -> N
         if (lacking := schemas.lacking(record.value)) is not None:
             report.find("C2", "registry", 0, record.offset, lacking)
         take_registered(registry, record, schemas)
-    before, answered, clock = -1, -1, 0
+    before, answered, clock, ruled_with = -1, -1, 0, -1
     for one in bundle["entries"]:
         record = record_of(one)
         report.records += 1
@@ -2564,7 +2597,9 @@ def _verify_bundle(report: Report, bundle: Mapping[str, Any], trust: Trust) -> N
         event, stamp = entry.event, entry.event.stamp
         if stamp["submitted_offset"] <= answered or stamp["recorded_at"] < clock:
             report.find("C2", "recorded", partition, record.offset, "expected a later submission than the one before, found an earlier")
-        answered, clock = stamp["submitted_offset"], stamp["recorded_at"]
+        if stamp["registry_offset"] < ruled_with:
+            report.find("C2", "recorded", partition, record.offset, stepped_back(stamp["registry_offset"], ruled_with))
+        answered, clock, ruled_with = stamp["submitted_offset"], stamp["recorded_at"], stamp["registry_offset"]
         if entry.refused:
             report.refused += 1
             continue
