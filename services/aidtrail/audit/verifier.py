@@ -419,6 +419,12 @@ def shown(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
+def plain(value: object) -> str:
+    """What others wrote, for a terminal: printable, and of bounded length."""
+    text = str(value)
+    return (text if text.isprintable() else ascii(text))[:300]
+
+
 # --- Avro: the binary encoding of the contract's schemas, as strictly as the ledger reads it ----------------------------------------
 
 Decoder = Callable[[bytes, int], "tuple[Any, int]"]
@@ -1869,11 +1875,12 @@ class Report:
     """Two checkpoints by one key that cannot both be true: evidence."""
     firsts: dict[str, Finding] = field(default_factory=dict)
     """Of each claim that fails, the first finding that names a record."""
+    unexamined: set[str] = field(default_factory=set)
+    """Claims that were not looked at to the end: what is found of them holds, that there is no more does not."""
 
     def find(self, claim: str, topic: str, partition: int | None, offset: int | None, what: object) -> None:
         self.failing[claim] += 1
-        text = str(what)
-        finding = Finding(claim, topic, partition, offset, (text if text.isprintable() else ascii(text))[:300])
+        finding = Finding(claim, plain(topic), partition, offset, plain(what))
         if self.failing[claim] <= MAX_NAMED:
             self.findings.append(finding)
         if offset is not None and topic in TOPICS:
@@ -2118,6 +2125,7 @@ class Walk:
                 yield record
         except Wrong as error:
             self._find("C1", None, error)
+            self.report.unexamined |= {"C2", "C3"}
 
     def _keep_place(self) -> None:
         """At each size at which the digest of the views was sealed: this partition's line of it (`audit/cuts.py` of Aidtrail)."""
@@ -2258,6 +2266,7 @@ class Submissions:
         self._last = source.last_submitted[partition] if partition < len(source.last_submitted) else None
         self._records = iter(source.records("submitted", partition))
         self.wrong: str | None = None
+        self.cut_short = False
         self.seen = 0
         self._next = self._read()
 
@@ -2283,16 +2292,18 @@ class Submissions:
             self.wrong = self.wrong or f"expected the {self._last.size} records that were seen last, found {self.tree.size}"
         if self.wrong is not None:
             report.find("C1", "submitted", self.partition, None, self.wrong)
+        if self.cut_short:
+            report.unexamined.add("C2")
 
     def _read(self) -> Record | None:
         try:
             record = next(self._records, None)
         except Wrong as error:
-            record, self.wrong = None, str(error)
+            record, self.wrong, self.cut_short = None, str(error), True
         if record is not None:
             self.seen += 1
             if record.offset < self.tree.size or record.offset > self.tree.size + MAX_GAP:
-                self.wrong = f"expected offset {self.tree.size}, found {record.offset}"
+                self.wrong, self.cut_short = f"expected offset {self.tree.size}, found {record.offset}", True
                 return None
             while self.tree.size < record.offset:
                 self._grow(EMPTY_LEAF)
@@ -2508,6 +2519,7 @@ def _read_registry(report: Report, source: Source, schemas: Schemas, registry: R
             take_registered(registry, record, schemas)
     except Wrong as error:
         report.find("C1", "registry", 0, None, error)
+        report.unexamined.add("C2")
     if last is not None and tree.size < last.size:
         report.removed += last.size - tree.size
         report.find("C1", "registry", 0, None, f"expected the {last.size} records that you saw last, found {tree.size}")
@@ -2541,11 +2553,12 @@ def verify_bundle(bundle: Mapping[str, Any], trust: Trust) -> Report:
 
     Hashes of a path are in base64, the sibling of the leaf first.
     """
-    report = Report("bundle")
+    report = Report("bundle", unexamined={"C1", "C2", "C4"})
     try:
         _verify_bundle(report, bundle, trust)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        report.find("C4", "bundle", None, None, f"cannot be read: {type(error).__name__} {error}")
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError) as error:
+        claim = "C1" if "C1" in report.unexamined else "C4"
+        report.find(claim, "bundle", None, None, f"cannot be read: {type(error).__name__} {error}")
     except Wrong as error:
         report.find("C1", "bundle", None, None, error)
     return report
@@ -2561,6 +2574,7 @@ def _verify_bundle(report: Report, bundle: Mapping[str, Any], trust: Trust) -> N
         leaf_hash(manifest_bytes), manifest.number, checkpoint.size, [unbase64(one) for one in bundle["manifest"]["path"]]
     ):
         raise Wrong("expected a manifest that the checkpoint covers, found another")
+    report.unexamined.discard("C1")
     donation_id: str = bundle["donation_id"]
     partition = partition_of(donation_id.encode(), len(manifest.stands))
     stand = Stand(*manifest.stands[partition])
@@ -2613,6 +2627,7 @@ def _verify_bundle(report: Report, bundle: Mapping[str, Any], trust: Trust) -> N
             report.find_forged(partition, record.offset, forged)
         for what in life.follow(event, entry.sha256, registry):
             report.find("C2", "recorded", partition, record.offset, what)
+    report.unexamined.discard("C2")
     views = {name: Rows(report, "C4", name, partition, iter(bundle["views"][name])) for name in ("donations", "amounts", "approvals")}
     if life.donation is None:
         report.find("C4", "bundle", None, None, "expected the entries of a donation, found none")
@@ -2624,6 +2639,7 @@ def _verify_bundle(report: Report, bundle: Mapping[str, Any], trust: Trust) -> N
             views["approvals"].expect(row)
     for rows in views.values():
         rows.finish()
+    report.unexamined.discard("C4")
     keep = trust.memory or Memory(checkpoint.note)
     report.memory = keep._replace(note=checkpoint.note)
 
@@ -2725,7 +2741,9 @@ def lines(report: Report, trust: Trust) -> Iterator[str]:
     else:
         del held["C4"]
     for claim, text in held.items():
-        if claim not in report.failing:
+        if claim in report.unexamined:
+            yield f"{claim} not examined to the end"
+        elif claim not in report.failing:
             yield f"{claim} holds: {text}"
     if report.first is not None:
         first = report.first
@@ -2751,12 +2769,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json:
         names = ("kind", "records", "altered", "removed", "reordered", "invented", "rows", "rows_differing", "admitted", "refused", "void")
         said = {name: getattr(report, name) for name in (*names, "unanswered", "continues")} | {"failing": dict(report.failing)}
-        said |= {"signed": report.signers.total()}
+        said |= {"not_examined": sorted(report.unexamined), "signed": report.signers.total()}
         said |= {"signers": [{"actor": actor, "key": key, "entries": n} for (actor, key), n in sorted(report.signers.items())]}
         said |= {"first": report.first and report.first._asdict(), "checkpoint": report.checkpoint and report.checkpoint.note}
         sys.stdout.write(json.dumps(said | {"findings": [one._asdict() for one in report.findings], "exit_code": report.exit_code}) + "\n")
     else:
-        sys.stdout.write("".join(f"{line}\n" for line in lines(report, trust)))
+        said_plainly = "".join(f"{line}\n" for line in lines(report, trust))
+        encoding = sys.stdout.encoding or "utf-8"
+        sys.stdout.write(said_plainly.encode(encoding, "backslashreplace").decode(encoding))
     if told is not None:
         sys.stderr.write(f"{told}\n")
     return report.exit_code
