@@ -79,8 +79,8 @@ class Held(verifier.Source):
     def rows(self, table: str, partition: int) -> Any:
         yield from self._of(self.views, table, partition)
 
-    def leaves(self, partition: int) -> bytes:
-        return self.sealed_leaves.get(partition, b"")
+    def leaves(self, partition: int, count: int) -> bytes:
+        return self.sealed_leaves.get(partition, b"")[: 32 * count]
 
     def recorded(self) -> list[list[Record]]:
         return [self.kept["recorded", number] for number in range(PARTITIONS)]

@@ -56,7 +56,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -65,8 +65,12 @@ EXPORT, BUNDLE, MEMORY, MANIFEST = "aidtrail-export/1", "aidtrail-bundle/1", "ai
 EXIT = {"C1": 11, "C2": 12, "C3": 13, "C4": 14}
 USAGE = 2
 MAX_NAMED = 20
-MAX_GAP = 10**6
-"""Offsets without a record, one after another: far above what transactions leave in Kafka, far below what would keep a reader busy."""
+MAX_GAPS, GAPS_FOR_A_RECORD = 10**6, 10
+"""Offsets without a record, in all that is handed over: so many, and so many more for each record. Far above what transactions leave in
+Kafka, far below what would keep a reader busy."""
+MAX_PARTITIONS = 4096
+MAX_LINE, MAX_BUNDLE = 4 * 2**20, 64 * 2**20
+"""Bytes: of a line (and of a schema), and of a bundle. Kafka takes records of 1 MiB where nobody says otherwise."""
 LATE_MILLISECONDS = 60_000
 """What was registered so long before a submission was appended must have been known to the ledger: two brokers' clocks may differ."""
 ZEROS = bytes(32)
@@ -394,7 +398,13 @@ class Manifest(NamedTuple):
         written = [MANIFEST, origin, str(found.number), base64_of(found.previous), view]
         written += [f"{size} {base64_of(root)}" for size, root in found.stands]
         hashes = [found.previous, *(root for _, root in found.stands), *([sealed] if sealed is not None else [])]
-        if last or not stands or "\n".join([*written, ""]).encode() != encoded or {len(each) for each in hashes} != {32}:
+        if (
+            last
+            or not stands
+            or min(size for size, _ in found.stands) < 0
+            or "\n".join([*written, ""]).encode() != encoded
+            or {len(each) for each in hashes} != {32}
+        ):
             raise Wrong("expected the one way to write a manifest, found another")
         return found
 
@@ -500,6 +510,7 @@ def _boolean(b: bytes, i: int) -> tuple[bool, int]:
 _DAY = 86_400 * 10**6
 _FIRST, _LAST = -719_162, 2_932_896
 """The first and the last day of the years 1 to 9999, from 1970 on."""
+_MILLISECONDS = _FIRST * _DAY // 1000, (_LAST + 1) * _DAY // 1000 - 1
 
 _PLAIN: dict[tuple[str, str | None], Decoder] = {
     ("string", None): _string,
@@ -510,7 +521,7 @@ _PLAIN: dict[tuple[str, str | None], Decoder] = {
     ("long", None): _number,
     ("int", "date"): _within(_FIRST, _LAST),
     ("long", "timestamp-micros"): _within(_FIRST * _DAY, (_LAST + 1) * _DAY - 1),
-    ("long", "timestamp-millis"): _within(_FIRST * _DAY // 1000, (_LAST + 1) * _DAY // 1000 - 1),
+    ("long", "timestamp-millis"): _within(*_MILLISECONDS),
 }
 
 
@@ -1875,8 +1886,17 @@ class Report:
     """Two checkpoints by one key that cannot both be true: evidence."""
     firsts: dict[str, Finding] = field(default_factory=dict)
     """Of each claim that fails, the first finding that names a record."""
+    gaps: int = 0
+    """Offsets without a record, in all topics."""
     unexamined: set[str] = field(default_factory=set)
     """Claims that were not looked at to the end: what is found of them holds, that there is no more does not."""
+
+    def may_skip(self, offsets: int) -> bool:
+        """Whether so many offsets without a record may follow here; if so, they are counted."""
+        if self.gaps + offsets > MAX_GAPS + GAPS_FOR_A_RECORD * self.records:
+            return False
+        self.gaps += max(0, offsets)
+        return True
 
     def find(self, claim: str, topic: str, partition: int | None, offset: int | None, what: object) -> None:
         self.failing[claim] += 1
@@ -1929,7 +1949,7 @@ class Memory(NamedTuple):
                 None if one is None else Stand(int(one["size"]), unbase64(one["root"])) for one in [read["registry"], *read["submitted"]]
             ]
             return cls(str(read["checkpoint"]), stands[0], tuple(stand for stand in stands[1:] if stand is not None))
-        except (ValueError, KeyError, TypeError, RecursionError, Wrong):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError, Wrong):
             raise Unusable(f"expected the file that --last keeps ({MEMORY}), found something else; it stays as it is") from None
 
     def text(self) -> str:
@@ -2067,7 +2087,7 @@ class Walk:
         self.sealed_views, self.places = sealed_views, dict[int, str]()
         self.rows_sum, self.terms, self.changed = 0, dict[str, int](), set[str]()
         self.views = None if partition >= len(ends) else {name: self._rows(name) for name in KEYS}
-        self.submissions = Submissions(source, partition)
+        self.submissions = Submissions(report, source, partition)
         self.answers_altered: list[int] = []
         self.tree, self.hashes = Tree(), bytearray()
         self.sealed = self.good = 0
@@ -2077,9 +2097,10 @@ class Walk:
         self._check_root()
         self._keep_place()
         for record in self._records():
-            if record.offset >= self.end or record.offset > self.tree.size + MAX_GAP:
+            if record.offset >= self.end or not self.report.may_skip(record.offset - self.tree.size):
                 self.report.invented += 1
-                self._find("C1", record.offset, f"expected {self.end} sealed records, found another")
+                said = f"{self.end} sealed records" if record.offset >= self.end else f"one nearer to offset {self.tree.size}"
+                self._find("C1", record.offset, f"expected {said}, found another")
                 continue
             if record.offset < self.tree.size:
                 self._find("C1", record.offset, f"expected offset {self.tree.size}, found an earlier one again")
@@ -2097,7 +2118,7 @@ class Walk:
             self.report.altered += self.bad is None
             said = "expected the submission that was ruled on, found another"
             self.report.find("C2" if self.bad else "C1", "submitted", self.partition, offset, said)
-        self.submissions.finish(self.report)
+        self.submissions.finish()
         self._compare_views()
 
     def _grow(self, hashed: bytes) -> None:
@@ -2145,7 +2166,8 @@ class Walk:
 
     def _say_what_differs(self, bad: int) -> None:
         """Where the leaves as they were sealed are at hand (they must give the signed root), each of them is compared."""
-        hashes, sealed, tree = bytes(self.hashes), self.source.leaves(self.partition)[: 32 * self.end], Tree()
+        hashes, tree = bytes(self.hashes), Tree()
+        sealed = self.source.leaves(self.partition, min(self.end, self.tree.size + MAX_GAPS))
         for at in range(0, len(sealed), 32):
             tree.append(sealed[at : at + 32])
         found = [hashes[at : at + 32] for at in range(0, len(hashes), 32)]
@@ -2261,13 +2283,12 @@ class Walk:
 class Submissions:
     """The submissions of one partition, beside their outcomes; and their tree, for the next visit."""
 
-    def __init__(self, source: Source, partition: int) -> None:
-        self.partition, self.tree = partition, Tree()
+    def __init__(self, report: Report, source: Source, partition: int) -> None:
+        self.report, self.partition, self.tree = report, partition, Tree()
         self._last = source.last_submitted[partition] if partition < len(source.last_submitted) else None
         self._records = iter(source.records("submitted", partition))
         self.wrong: str | None = None
         self.cut_short = False
-        self.seen = 0
         self._next = self._read()
 
     def before(self, offset: int) -> Iterator[int]:
@@ -2281,12 +2302,12 @@ class Submissions:
         found, self._next = self._next, self._read()
         return found
 
-    def finish(self, report: Report) -> None:
+    def finish(self) -> None:
         """What is left waits for its outcome. The tree must continue the one that was seen last."""
+        report = self.report
         while self._next is not None:
             report.unanswered += 1
             self._next = self._read()
-        report.records += self.seen
         if self._last is not None and self.tree.size < self._last.size:
             report.removed += self._last.size - self.tree.size
             self.wrong = self.wrong or f"expected the {self._last.size} records that were seen last, found {self.tree.size}"
@@ -2301,8 +2322,8 @@ class Submissions:
         except Wrong as error:
             record, self.wrong, self.cut_short = None, str(error), True
         if record is not None:
-            self.seen += 1
-            if record.offset < self.tree.size or record.offset > self.tree.size + MAX_GAP:
+            self.report.records += 1
+            if record.offset < self.tree.size or not self.report.may_skip(record.offset - self.tree.size):
                 self.wrong, self.cut_short = f"expected offset {self.tree.size}, found {record.offset}", True
                 return None
             while self.tree.size < record.offset:
@@ -2340,7 +2361,16 @@ class Source:
         self.key: str = str(about.get("key"))
 
     def schemas(self) -> dict[int, bytes]:
-        return {int(path.stem): path.read_bytes() for path in sorted((self.folder / "schemas").glob("*.avsc")) if path.stem.isdecimal()}
+        """Nothing stands for a file that cannot be read, and for one that would not be taken anyway."""
+        found: dict[int, bytes] = {}
+        for path in sorted((self.folder / "schemas").glob("*.avsc")):
+            if path.stem.isdecimal():
+                schema_id = int(path.stem)
+                try:
+                    found[schema_id] = whole(path, MAX_LINE) if schema_id in FINGERPRINTS else b""
+                except Wrong:
+                    found[schema_id] = b""
+        return found
 
     def records(self, topic: str, partition: int) -> Iterator[Record]:
         for line in self._lines(f"{topic}/{partition}.ndjson"):
@@ -2349,35 +2379,61 @@ class Source:
     def rows(self, table: str, partition: int) -> Iterator[Row]:
         return self._lines(f"views/{table}/{partition}.ndjson")
 
-    def leaves(self, partition: int) -> bytes:
-        path = self.folder / "leaves" / f"{partition}.bin"
-        return path.read_bytes() if path.exists() else b""
+    def leaves(self, partition: int, count: int) -> bytes:
+        """So many at most; none where the file cannot be read."""
+        try:
+            with opened_file(self.folder / "leaves" / f"{partition}.bin") as file:
+                return file.read(32 * count)
+        except (OSError, Wrong):
+            return b""
 
     def _about(self) -> dict[str, Any]:
         try:
-            about: dict[str, Any] = json.loads((self.folder / "about.json").read_text(encoding="utf-8"))
-            ends = about.get("views")
-            if about["format"] != EXPORT or not isinstance(about["partitions"], int) or about["partitions"] < 1:
+            about: dict[str, Any] = json.loads(whole(self.folder / "about.json", MAX_LINE))
+            if about["format"] != EXPORT or type(about["partitions"]) is not int or about["partitions"] < 1:
                 raise ValueError
+            ends = about.get("views")
             if ends is not None and not (len(ends) == about["partitions"] and all(isinstance(end, int) for end in ends)):
                 raise ValueError
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        except (ValueError, KeyError, TypeError, RecursionError, Wrong):
             raise Unusable(f"{self.folder}: expected an export ({EXPORT}), found no about.json that says so") from None
         return about
 
     def _lines(self, name: str) -> Iterator[dict[str, Any]]:
         try:
-            with (self.folder / name).open("rb") as file:
-                for number, line in enumerate(file, 1):
+            with opened_file(self.folder / name) as file:
+                for number, line in enumerate(iter(lambda: file.readline(MAX_LINE + 1), b""), 1):
                     try:
-                        read = json.loads(line)
+                        read = json.loads(line) if len(line) <= MAX_LINE else None
                     except (ValueError, RecursionError):
                         read = None
                     if not isinstance(read, dict):
-                        raise Wrong(f"{name} line {number}: expected a JSON object, found {shown(line)}")
+                        raise Wrong(f"{name} line {number}: expected a JSON object, found {shown(line[:80])}")
                     yield read
         except OSError:
-            raise Wrong(f"{name}: expected a file, found none") from None
+            raise Wrong(f"{name}: expected a file that can be read, found another") from None
+
+
+def opened_file(path: Path) -> BinaryIO:
+    """To read. Raises Wrong for anything but a file: a folder, a dangling link, and what would never end, as a device or a pipe."""
+    try:
+        if path.is_file():
+            return path.open("rb")
+    except OSError:
+        pass
+    raise Wrong(f"{path.name}: expected a file, found none")
+
+
+def whole(path: Path, most: int) -> bytes:
+    """What is in a file. Raises Wrong where it cannot be read, or has more bytes than `most`."""
+    try:
+        with opened_file(path) as file:
+            found = file.read(most + 1)
+    except OSError:
+        raise Wrong(f"{path.name}: expected a file that can be read, found another") from None
+    if len(found) > most:
+        raise Wrong(f"{path.name}: expected at most {most} bytes, found more")
+    return found
 
 
 def record_of(read: Mapping[str, Any]) -> Record:
@@ -2386,7 +2442,7 @@ def record_of(read: Mapping[str, Any]) -> Record:
         offset, timestamp = read["offset"], read["timestamp"]
     except (KeyError, TypeError):
         raise Wrong(f"expected a record, found {shown(read)}") from None
-    if type(offset) is not int or type(timestamp) is not int or offset < 0:
+    if type(offset) is not int or type(timestamp) is not int or offset < 0 or not _MILLISECONDS[0] <= timestamp <= _MILLISECONDS[1]:
         raise Wrong(f"expected a record, found {shown(read)}")
     return Record(offset, timestamp, key, value)
 
@@ -2471,6 +2527,9 @@ def verify_export(source: Source, trust: Trust) -> Report:
     sealed = len(seals.manifests[-1].stands) if seals.manifests else source.partitions
     if sealed != source.partitions:
         report.find("C1", "recorded", None, None, f"expected the {sealed} partitions that were sealed, found {source.partitions}")
+    if sealed > MAX_PARTITIONS:
+        report.find("C1", "recorded", None, None, f"expected at most {MAX_PARTITIONS} partitions, found {sealed}")
+        report.unexamined |= {"C2", "C3"}
     schemas = Schemas(source.schemas())
     for schema_id, name in schemas.others.items():
         report.find("C2", f"schema {schema_id}", None, None, f"expected {name}, found another")
@@ -2480,7 +2539,7 @@ def verify_export(source: Source, trust: Trust) -> Report:
         report.find("C3", "views", None, None, "expected the rows of the views, found none")
     source.last_submitted = trust.memory.submitted if trust.memory else ()
     submitted, places = [], list[dict[int, str]]()
-    for partition in range(max(sealed, source.partitions)):
+    for partition in range(min(sealed, MAX_PARTITIONS)):
         sealed_views = frozenset(
             one.stands[partition][0] for one in seals.manifests if one.view is not None and partition < len(one.stands)
         )
@@ -2507,7 +2566,7 @@ def _read_registry(report: Report, source: Source, schemas: Schemas, registry: R
     try:
         for record in source.records("registry", 0):
             report.records += 1
-            if record.offset < tree.size or record.offset > tree.size + MAX_GAP:
+            if record.offset < tree.size or not report.may_skip(record.offset - tree.size):
                 raise Wrong(f"expected offset {tree.size}, found {record.offset}")
             while tree.size <= record.offset:
                 tree.append(leaf_hash(record.value or b"") if tree.size == record.offset else EMPTY_LEAF)
@@ -2669,14 +2728,26 @@ def _continue_from_last(report: Report, bundle: Mapping[str, Any], checkpoint: C
 
 
 def verify(path: Path, trust: Trust) -> Report:
-    """Raises Unusable for a path that is neither an export nor a bundle."""
-    if path.is_dir():
+    """Raises Unusable for a path that is neither an export nor a bundle, and nothing else: whoever made what was handed over may have found
+    a way that nobody thought of."""
+    try:
+        return _verify(path, trust)
+    except Unusable:
+        raise
+    except Exception as error:
+        report = Report("export" if os.path.isdir(path) else "bundle", unexamined=set(EXIT))
+        report.find("C1", report.kind, None, None, f"cannot be examined: {type(error).__name__} {error}")
+        return report
+
+
+def _verify(path: Path, trust: Trust) -> Report:
+    if os.path.isdir(path):  # is_dir() may raise
         return verify_export(Source(path), trust)
     try:
-        bundle = json.loads(path.read_text(encoding="utf-8"))
+        bundle = json.loads(whole(path, MAX_BUNDLE))
         if bundle["format"] != BUNDLE:
             raise ValueError
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, RecursionError, Wrong):
         raise Unusable(f"{path}: expected a folder that 'audit export' made, or a file that 'audit prove' made") from None
     return verify_bundle(bundle, trust)
 
@@ -2686,6 +2757,8 @@ def trusted(key: str | None, policy_file: Path | None, memory_file: Path | None)
     try:
         policy = Policy() if policy_file is None else Policy.parse(policy_file.read_text(encoding="utf-8"))
         memory = None
+        if memory_file is not None and not memory_file.parent.is_dir():
+            raise Unusable(f"--last {memory_file}: expected a file in a folder that is there, found none")
         if memory_file is not None and memory_file.exists():
             memory = Memory.parse(memory_file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -2762,7 +2835,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         trust = trusted(options.key, options.policy, options.last)
         report = verify(options.path, trust)
-        told = None if options.last is None else remember(report, options.last)
     except Unusable as error:
         sys.stderr.write(f"{error}\n")
         return USAGE
@@ -2777,6 +2849,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         said_plainly = "".join(f"{line}\n" for line in lines(report, trust))
         encoding = sys.stdout.encoding or "utf-8"
         sys.stdout.write(said_plainly.encode(encoding, "backslashreplace").decode(encoding))
+    sys.stdout.flush()
+    try:
+        told = None if options.last is None else remember(report, options.last)
+    except OSError as error:
+        sys.stderr.write(f"{options.last} cannot be kept: {error}\n")
+        return report.exit_code or USAGE
     if told is not None:
         sys.stderr.write(f"{told}\n")
     return report.exit_code
