@@ -28,9 +28,9 @@ from aidtrail.errors import UndecodableError, UsageError
 from aidtrail.log import partition_of
 from aidtrail.ruling import EPOCH
 from tests import test_domain_machine as machine
-from tests.acts import full_life, money, registry_events
+from tests.acts import Acts, full_life, money, registry_events
 from tests.signers import signer
-from tests.worlds import KEY, PARTITIONS, SCHEMAS, TRUSTED, Record, World, judged, projected, rewrite, saved, sealed
+from tests.worlds import KEY, PARTITIONS, SCHEMAS, TRUSTED, Held, Record, World, judged, projected, proved, rewrite, saved, sealed
 
 FILE = Path(verifier.__file__)
 ALLOWED = {"cryptography", "cffi", "_cffi_backend"}
@@ -73,7 +73,7 @@ def test_a_copy_of_the_file_runs_where_nothing_else_can_be_imported(tmp_path: Pa
 def test_it_knows_every_schema_that_is_published_and_no_other() -> None:
     rows = json.loads((contract.FOLDER / "ids.json").read_text(encoding="utf-8"))
 
-    assert {f"{row['event']}.v{row['version']}": row["sha256"] for row in rows} == verifier.FINGERPRINTS
+    assert {row["id"]: (f"{row['event']}.v{row['version']}", row["sha256"]) for row in rows} == verifier.FINGERPRINTS
 
 
 def test_it_knows_the_roles_and_folds_of_every_event() -> None:
@@ -328,6 +328,74 @@ def test_c2_a_schema_that_says_something_else_is_not_taken(lawful: World) -> Non
 
     assert report.exit_code == 12
     assert report.findings[0].topic == f"schema {settled}"
+    assert report.findings[0].what == f"expected {verifier.FINGERPRINTS[settled][0]}, found another"
+
+
+def test_c2_two_schemas_under_each_others_id_are_not_taken_although_both_are_published(conditional: Held) -> None:
+    """Else a condition that was breached would read as met."""
+    met, breached = (_newest(kind) for kind in ("ConditionMet", "ConditionBreached"))
+    conditional.texts[met], conditional.texts[breached] = conditional.texts[breached], conditional.texts[met]
+
+    reports = _both(conditional)
+
+    for report in reports:
+        assert report.exit_code == 12
+        assert {str(one) for one in report.findings[:2]} == {
+            f"C2 fails: schema {met}: expected ConditionMet.v2, found another",
+            f"C2 fails: schema {breached}: expected ConditionBreached.v2, found another",
+        }
+
+
+@pytest.mark.parametrize("kind", ["ConditionBreached", "MechanismDefined"])
+def test_c2_a_schema_that_a_record_names_and_that_is_not_handed_over_is_named_with_the_record(kind: str, conditional: Held) -> None:
+    """Else whoever leaves it out leaves the record out."""
+    schema_id = _newest(kind)
+    name = verifier.FINGERPRINTS[schema_id][0]
+    del conditional.texts[schema_id]
+
+    reports = _both(conditional)
+
+    for report in reports:
+        assert "C2" in report.failing
+        assert report.exit_code == 12
+        said = f"expected the schema {schema_id}, {name}, which the record names, found none"
+        named = [one for one in report.findings if one.what == said]
+        assert {one.topic for one in named} == {"registry" if kind == "MechanismDefined" else "recorded"}
+        assert report.findings[0] == named[0]
+
+
+def test_a_record_that_names_an_id_of_no_schema_is_undecodable_as_for_the_ledger(conditional: Held) -> None:
+    value = b"\0" + (999).to_bytes(4, "big") + b"anything"
+    number = max(range(PARTITIONS), key=lambda number: len(conditional.kept["recorded", number]))
+    records = conditional.kept["recorded", number]
+    records.append(Record(len(records), records[-1].timestamp, b"KRCS-2026-0001", value))
+    ends = [len(kept) for kept in conditional.recorded()]
+    conditional.kept["checkpoints", 0], conditional.view_ends = sealed(conditional.recorded(), [ends]), ends
+    conditional.views, conditional.sealed_leaves = projected(conditional.recorded(), ends), {}
+
+    report = verifier.verify_export(conditional, verifier.Trust(TRUSTED))
+
+    assert report.findings == []
+    assert report.void >= 1
+
+
+@pytest.fixture
+def conditional(tmp_path: Path) -> Held:
+    """A condition is met, and then breached."""
+    acts = Acts("KRCS-2026-0001")
+    life = [acts.announced(), acts.confirmed(), acts.requested()]
+    life += [acts.approved(conditions=(e.Condition(condition_id="C1", text="a report"),)), acts.approved(by="mef-approver-2")]
+    return World(3, tmp_path, [[*life, acts.met(), acts.breached()]]).held()
+
+
+def _newest(kind: str) -> int:
+    return max(row.id for row in contract.published().values() if row.event == kind)
+
+
+def _both(held: Held) -> list[verifier.Report]:
+    """Of the export, and of the bundle of its donation."""
+    trust = verifier.Trust(TRUSTED)
+    return [verifier.verify_export(held, trust), verifier.verify_bundle(proved(held, "KRCS-2026-0001"), trust)]
 
 
 def test_c1_an_export_that_says_that_there_are_fewer_partitions_is_found(lawful: World) -> None:
@@ -457,6 +525,17 @@ WITNESSES = f"witness a {W[0]}\nwitness b {W[1]} https://b.example/\nwitness c {
         f"{WITNESSES}group g\nquorum g",
         f"{WITNESSES}group g some a\nquorum g",
         "trust everybody",
+        "# witnesses to come\u2028quorum none\n",
+        f"# witnesses to come\u2028{WITNESSES}# two\x0bquorum none\x85\nquorum a",
+        f"{WITNESSES}quorum\u00a0none",
+        f"{WITNESSES}quorum none\r\n",
+        f"{WITNESSES}# all\r\nquorum\t a ",
+        f"log\u2003{VKEY}\nquorum none",
+        f"log {VKEY}\u00a0\nquorum none",
+        f"{WITNESSES}group g +2 a b c\nquorum g",
+        f"{WITNESSES}group g 02 a b c\nquorum g",
+        f"{WITNESSES}group g \u0662 a b c\nquorum g",
+        f"{WITNESSES}group g all\nquorum g",
     ],
 )
 def test_a_policy_means_the_same_to_the_verifier_as_to_the_seal(text: str) -> None:

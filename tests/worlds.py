@@ -2,13 +2,14 @@
 
 world = World(seed, folder)        # lives, some of them disorderly, refusals, void entries, six seals
 held = world.held()                # what an auditor would be handed: an export, in memory
+bundle = proved(held, donation_id) # or that: one donation
 trust = world.trust(visit=2)       # the auditor, who was there when two seals were made
 """
 
 import base64
 import json
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import zip_longest
@@ -21,13 +22,14 @@ from psycopg.types.json import Jsonb
 from aidtrail import codec, contract
 from aidtrail.audit import verifier
 from aidtrail.audit.cuts import Cut, Place
+from aidtrail.audit.evidence import Subtrees
 from aidtrail.audit.manifest import Manifest, Stand
-from aidtrail.audit.merkle import Tree, leaf_hash
+from aidtrail.audit.merkle import Tree, consistency_path, inclusion_path, leaf_hash
 from aidtrail.audit.note import Checkpoint, Note, SignerKey, sign
 from aidtrail.chain import NO_HEAD, NO_TAIL, Entry, Head, Tail, read_entry, void_reason
 from aidtrail.domain import events as e
 from aidtrail.ledger import Ledger
-from aidtrail.log import Draft
+from aidtrail.log import Draft, partition_of
 from aidtrail.log.memory import MemoryLog
 from aidtrail.producer import Producer
 from aidtrail.projection import Projection
@@ -77,8 +79,8 @@ class Held(verifier.Source):
     def rows(self, table: str, partition: int) -> Any:
         yield from self._of(self.views, table, partition)
 
-    def leaves(self, partition: int) -> bytes:
-        return self.sealed_leaves.get(partition, b"")
+    def leaves(self, partition: int, count: int) -> bytes:
+        return self.sealed_leaves.get(partition, b"")[: 32 * count]
 
     def recorded(self) -> list[list[Record]]:
         return [self.kept["recorded", number] for number in range(PARTITIONS)]
@@ -158,16 +160,13 @@ TRUSTED = verifier.Key.parse(str(KEY.verifier))
 def saved(held: Held, folder: Path) -> None:
     """As `export` writes it."""
 
-    def text(value: bytes | None) -> str | None:
-        return None if value is None else base64.b64encode(value).decode()
-
     def put(name: str, lines: Sequence[Any]) -> None:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
     for (topic, number), records in held.kept.items():
-        put(f"{topic}/{number}.ndjson", [one._asdict() | {"key": text(one.key), "value": text(one.value)} for one in records])
+        put(f"{topic}/{number}.ndjson", [_as_json(one) for one in records])
     for (table, number), rows in held.views.items():
         put(f"views/{table}/{number}.ndjson", rows)
     (folder / "schemas").mkdir()
@@ -175,6 +174,48 @@ def saved(held: Held, folder: Path) -> None:
         (folder / "schemas" / f"{schema_id}.avsc").write_bytes(schema)
     about = {"format": verifier.EXPORT, "partitions": held.partitions, "views": held.view_ends, "key": str(KEY.verifier)}
     (folder / "about.json").write_text(json.dumps(about))
+
+
+def proved(held: Held, donation_id: str, since: int | None = None) -> dict[str, Any]:
+    """As `prove` makes it, but for the registry, which is there as a whole."""
+    number = partition_of(donation_id.encode(), PARTITIONS)
+    records = held.kept["recorded", number]
+    values = [record.value or b"" for record in held.kept["checkpoints", 0]]
+    manifests, notes = values[::2], values[1::2]
+    seals, log = Subtrees([leaf_hash(one) for one in manifests]), Subtrees([leaf_hash(record.value or b"") for record in records])
+    counting = [one.entry.record for one in judged(records, number) if one.reason is None and one.entry.donation_id == donation_id]
+
+    def texts(path: list[bytes]) -> list[str | None]:
+        return [_text(one) for one in path]
+
+    bundle = {
+        "format": verifier.BUNDLE,
+        "donation_id": donation_id,
+        "key": str(KEY.verifier),
+        "checkpoint": notes[-1].decode(),
+        "manifest": {"text": manifests[-1].decode(), "path": texts(inclusion_path(len(manifests) - 1, len(manifests), seals.node))},
+        "entries": [
+            _as_json(Record(*record[1:])) | {"path": texts(inclusion_path(record.offset, len(records), log.node))} for record in counting
+        ],
+        "registry": [_as_json(record) for record in held.kept["registry", 0]],
+        "schemas": {str(schema_id): text.decode() for schema_id, text in held.texts.items()},
+        "views": {
+            table: [row for row in held.views[table, number] if row["donation_id"] == donation_id]
+            for table in ("donations", "amounts", "approvals")
+        },
+    }
+    if since is not None:
+        bundle["consistency"] = {"from": since, "path": texts(consistency_path(since, len(manifests), seals.node))}
+    found: dict[str, Any] = json.loads(json.dumps(bundle))
+    return found
+
+
+def _as_json(record: Record) -> dict[str, Any]:
+    return record._asdict() | {"key": _text(record.key), "value": _text(record.value)}
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else base64.b64encode(value).decode()
 
 
 def sealed(
@@ -259,9 +300,18 @@ def _a_moment_later(event: e.Event) -> e.Event:
     return event.model_copy(update={"meta": event.meta.model_copy(update={"occurred_on": event.meta.occurred_on.replace(microsecond=1)})})
 
 
-def rewrite(held: Held, number: int, at: int, change: Callable[[e.Event], e.Event] = _a_moment_later, *, answer_later: int = 0) -> None:
+def rewrite(
+    held: Held,
+    number: int,
+    at: int,
+    change: Callable[[e.Event], e.Event] = _a_moment_later,
+    *,
+    answer_later: int = 0,
+    registry_offsets: Mapping[int, int] | None = None,
+) -> None:
     """Let the entry at this offset of a partition say something else, and chain everything after it anew; forge its submission too. With
-    `answer_later` all entries answer submissions that are so much later. A forger who can write to all topics does this."""
+    `answer_later` all entries answer submissions that are so much later; `registry_offsets` are the stamps of some entries, by their
+    offsets. A forger who can write to all topics does this."""
     records = held.kept["recorded", number]
     tail, heads = NO_TAIL, dict[str | None, Head]()
     for entry, reason in judged(records, number):
@@ -284,6 +334,7 @@ def rewrite(held: Held, number: int, at: int, change: Callable[[e.Event], e.Even
                 "previous_outcome_sha256": tail.sha256,
                 "previous_sha256": head.sha256,
                 "submitted_offset": stamp.submitted_offset + answer_later,
+                "registry_offset": (registry_offsets or {}).get(entry.record.offset, stamp.registry_offset),
             }
         )
         value = codec.stamped(submission, ledger_at, new)

@@ -48,6 +48,7 @@ import json
 import os
 import re
 import sys
+import unicodedata
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -55,7 +56,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -64,75 +65,82 @@ EXPORT, BUNDLE, MEMORY, MANIFEST = "aidtrail-export/1", "aidtrail-bundle/1", "ai
 EXIT = {"C1": 11, "C2": 12, "C3": 13, "C4": 14}
 USAGE = 2
 MAX_NAMED = 20
-MAX_GAP = 10**6
-"""Offsets without a record, one after another: far above what transactions leave in Kafka, far below what would keep a reader busy."""
+MAX_GAPS, GAPS_FOR_A_RECORD = 10**6, 10
+"""Offsets without a record, in all that is handed over: so many, and so many more for each record. Far above what transactions leave in
+Kafka, far below what would keep a reader busy."""
+MAX_PARTITIONS = 4096
+MAX_LINE, MAX_BUNDLE = 4 * 2**20, 64 * 2**20
+"""Bytes: of a line (and of a schema), and of a bundle. Kafka takes records of 1 MiB where nobody says otherwise."""
+LATE_MILLISECONDS = 60_000
+"""What was registered so long before a submission was appended must have been known to the ledger: two brokers' clocks may differ."""
 ZEROS = bytes(32)
 
 FINGERPRINTS = {
-    "ActorEnrolled.v1": "a5eddb2fd58613d0fec7f61a9abaedc2559716291325dbe50e06e89bff35fc31",
-    "ActorEnrolled.v2": "1a12197c4d4c0b919f2323973ca053f7e375bb1c75da93edcbb5e5de62e756b2",
-    "ActorRetired.v1": "c32367ebbd8f1bb09f791c259095bf851a177f755bee0b5fd1c958dfd68e4de5",
-    "ApprovalAnswered.v1": "20cdf25e6624c5fd785b271946d97af075ecfabf2d5475d91ee1c6149b508b50",
-    "ApprovalAnswered.v2": "3df0631b7c62eb426c31bdd4d13d89a8f976b854603287a8be442de8c51a298d",
-    "ApprovalDecided.v1": "acd5b23fc9ad81759e74bdca9b91ce8e1917940fa419f1605b79320c658838c5",
-    "ApprovalDecided.v2": "a7491ae193414e5ae07deb1bf2900880f0226d013b742d418588d419bf29222a",
-    "ApprovalExpired.v1": "89d78b95bcf25bb333806080214f3e0cb587a3b95b24925dc1e3dd86c73851b5",
-    "ApprovalExpired.v2": "a4510b5d29c2144ff59db52c56aeb19ee7e44d5493aa5fca9114a051ad7a996f",
-    "ApprovalQuestioned.v1": "18939d9370accd1425902d43d8fbe5876d63a5ca47c41cc6cc001ee2a7a17ae5",
-    "ApprovalQuestioned.v2": "7161f217005a78a30d092cc46e54e4d6edee6028486878e0cf1676d73152fb7b",
-    "ApprovalRequested.v1": "0c26b976915edf779052c7a5fa413f5c9b323a04cf503224816642b4a8514a90",
-    "ApprovalRequested.v2": "71344356967a5c70201cdbe0696f3d96562cbcaabbf37ad28304d12b8ae02361",
-    "ApprovalRevoked.v1": "37495e8aade757e702a801f456bba6554675320ac24c630f08b7f0bd6e491bdb",
-    "ApprovalRevoked.v2": "ab890edacc948aa3f42b9e00d4de88c2da5d3b6e95480dd69e955611bd181c48",
-    "ConditionBreached.v1": "4bb3f4ab9a4079f837ca91081b75274e2c0d565111eb94e3108be781edab27d3",
-    "ConditionBreached.v2": "a1cbe532f9d87398425468b6ef4f7526ceafd7635b73bd8391635205edabc2cc",
-    "ConditionMet.v1": "4aa34c80c08d676d6482c72856c593e0a472d9e102f5714b6fc49b0b5746e5b9",
-    "ConditionMet.v2": "407a514ac9440d1daa3ee51631fa5068a85b498986bd07342ad68bbf3e4173f3",
-    "DisbursementInstructed.v1": "5b4b42be23220cdad74f3ccba4849fe1567cdc30e1e1fee61d2180dafbba18d5",
-    "DisbursementInstructed.v2": "3124d5ebdad1b95c1e2b5e892afaa439887d4de102ca1e9011d42ac1f9150135",
-    "DisbursementRejected.v1": "03f2771c56d8ee18f94790609fd413307b454938f1b555d4a3fb3fd9644eb254",
-    "DisbursementRejected.v2": "a79567a7e2a8f7f12b558412bee8a5ec5fd0539fe4623e17fcb3fd634d057dd3",
-    "DisbursementReleased.v1": "01cedb40cc7f7f584cf34003845628daa2d95fec3de0026d9a0852913bdd0840",
-    "DisbursementReleased.v2": "30feb274afe0cca77c235a55b86593b1eb33c534d55ddc7184d0fe43de4be587",
-    "DisbursementReturned.v1": "ba7b1ab30f7ef11aa9b283a93a941c75acdd7f7fcbc0287748415ac3f48d9d6a",
-    "DisbursementReturned.v2": "2223f0d6553bc2895fd2ccca5933e39542113194bea81340c4a6917e01909f18",
-    "DisbursementScheduled.v1": "579d94ab87c4653393676ccd90a0881fe3f8729e39c9066d998b23d4bff086b6",
-    "DisbursementScheduled.v2": "e64b566062a21c15f4b6b2e21fc4a3d5b4e7b5628b62a95b0e19e97f94cc7bcd",
-    "DisbursementSettled.v1": "4565f96296df19b3316b92c3e92d1331768cc29f58b60fadfba925ea2d1710d9",
-    "DisbursementSettled.v2": "5972aed30995656a9b2fd73ba230b519537e31827cd9e3e22a2c3d954324f1ce",
-    "DisputeResolved.v1": "0cb7311a899af5b607568abd9b80fb1ceb8c67819ac1ab3a4f07247e38e2d8b7",
-    "DisputeResolved.v2": "da36b71aac93850263934202308131008df689bb9d322faec8ab217ba0c8e6b6",
-    "DonationClosed.v1": "5664dc991117332621dbdc9c40f5ec51140772c8bf7e5a89dc5da63ed0935024",
-    "DonationClosed.v2": "5ad8223a06cc95b303ee872a66853e3feed949dc3ea84f7d93944a52b07dd433",
-    "DonationReopened.v1": "2af328cad400bd08d4ddb5649bbabdeea2060414fa3a12fa9880f55ad1ba8f49",
-    "DonationReopened.v2": "dea341b9227a0a20c2da274a99556dababe08b9034cbfdcf4be11cccbf7cba95",
-    "FundsReceived.v1": "9e03d5c7b86539d5c6327de3c9ccfad15888283742ac1a2272a3216946486812",
-    "FundsReceived.v2": "7fad22b2dd8d9ccd40f23405588f0f3a0eeab17e8cd3facf400b0a65a7ecd23d",
-    "MechanismDefined.v1": "b3d5b600478ece0aa3b0532cf30c90c24c1bbcb589bab3c8bb0b7063aedd2aed",
-    "MechanismRetired.v1": "ce2bd89362d9f60061a899d50aeb8e3807fc70882863b9d96b82324e27dba78e",
-    "PartyRegistered.v1": "e7e0b1764f3020c896b7a49e014d2d9551791db8ce77dc86a55b33ec6e9d030b",
-    "PartyRegistered.v2": "d9888c8857f021f67b4375b17afdb2c99d9c23c7a196d2348c6ce77c2d241eba",
-    "PledgeAmended.v1": "d2638cd1cfd2ea7ea7af70cf5cf9ea4cdd0668e9481c8f87188763f7799f38e0",
-    "PledgeAmended.v2": "a03f9807ef87383295539ccb6bb26c80417e7e9c3c70d174456df37612c3db02",
-    "PledgeAnnounced.v1": "5eb7498cde4efe9c1faefd4ff54116b69abc13fd8413196bd37511a904f12a47",
-    "PledgeAnnounced.v2": "12c55f12c1b91380b8a6215a9d10b4c4fbac69ad5b7fcc07657867d58be12af7",
-    "PledgeConfirmed.v1": "d135901f77acd1417fddf84f489cfeb091f8c9c96c80f900b76327c68f0badc4",
-    "PledgeConfirmed.v2": "7a94d73865758321df14055dfd981226e13a2a715a2ba4bd21396a5a6edc0d44",
-    "PledgeExpired.v1": "b369fea9219930f6ce0cc0c43fc6e87a5536f45906101f673e3758869d34e82f",
-    "PledgeExpired.v2": "b5708f735c06e0e77a7a71fa1966d00f935740c3fd92fdb33e2257da8ec2ed6b",
-    "PledgeWithdrawn.v1": "1f8085bdb32f397e406d27550a5fd2f1d19980f3cdb82fb777925804028fb0cc",
-    "PledgeWithdrawn.v2": "bd47aeedbf3323314cbe5f61afa379f40ed12fe37e6763c565e9c55de4ce9bd4",
-    "ReceiptAcknowledged.v1": "e6f5809211e68e88b02671b6db2baa490a1a12e4b780f85a9f8f15e72d0d26c0",
-    "ReceiptAcknowledged.v2": "4fb3657b1d4d7305b6ee2abc48fcc0b37dfe8d08a655d377e768404145b05249",
-    "ReceiptDisputed.v1": "b2d4f32e4f218ea5bd15e417086d7902de645fbca30cf308837b44fb8b329caf",
-    "ReceiptDisputed.v2": "9319abf0da0ce8cad3bff480ffdb72ad506103441045aeac41ae70fdf08ac583",
-    "SubmissionRefused.v1": "21cb2ddc7315b86b81a116eea85a4b5bf4a5e41716bb548abe4ef9800f34e01e",
-    "SubmissionRefused.v2": "d1e879d6359b912374195dbc20fe281b6e7297e2bf51683b9bfddd0b86f2fd3e",
-    "UtilisationReported.v1": "7581cc7cfd2a1b88aeef3938573defa8e59a903e61229619830b9f9147dfc542",
-    "UtilisationReported.v2": "8130155ac89ee93efa3f5189302c19c5093379c6f8edd2384f44c332c3dc9b95",
+    1: ("ActorEnrolled.v1", "a5eddb2fd58613d0fec7f61a9abaedc2559716291325dbe50e06e89bff35fc31"),
+    2: ("ActorRetired.v1", "c32367ebbd8f1bb09f791c259095bf851a177f755bee0b5fd1c958dfd68e4de5"),
+    3: ("ApprovalAnswered.v1", "20cdf25e6624c5fd785b271946d97af075ecfabf2d5475d91ee1c6149b508b50"),
+    4: ("ApprovalDecided.v1", "acd5b23fc9ad81759e74bdca9b91ce8e1917940fa419f1605b79320c658838c5"),
+    5: ("ApprovalExpired.v1", "89d78b95bcf25bb333806080214f3e0cb587a3b95b24925dc1e3dd86c73851b5"),
+    6: ("ApprovalQuestioned.v1", "18939d9370accd1425902d43d8fbe5876d63a5ca47c41cc6cc001ee2a7a17ae5"),
+    7: ("ApprovalRequested.v1", "0c26b976915edf779052c7a5fa413f5c9b323a04cf503224816642b4a8514a90"),
+    8: ("ApprovalRevoked.v1", "37495e8aade757e702a801f456bba6554675320ac24c630f08b7f0bd6e491bdb"),
+    9: ("ConditionBreached.v1", "4bb3f4ab9a4079f837ca91081b75274e2c0d565111eb94e3108be781edab27d3"),
+    10: ("ConditionMet.v1", "4aa34c80c08d676d6482c72856c593e0a472d9e102f5714b6fc49b0b5746e5b9"),
+    11: ("DisbursementInstructed.v1", "5b4b42be23220cdad74f3ccba4849fe1567cdc30e1e1fee61d2180dafbba18d5"),
+    12: ("DisbursementRejected.v1", "03f2771c56d8ee18f94790609fd413307b454938f1b555d4a3fb3fd9644eb254"),
+    13: ("DisbursementReleased.v1", "01cedb40cc7f7f584cf34003845628daa2d95fec3de0026d9a0852913bdd0840"),
+    14: ("DisbursementReturned.v1", "ba7b1ab30f7ef11aa9b283a93a941c75acdd7f7fcbc0287748415ac3f48d9d6a"),
+    15: ("DisbursementScheduled.v1", "579d94ab87c4653393676ccd90a0881fe3f8729e39c9066d998b23d4bff086b6"),
+    16: ("DisbursementSettled.v1", "4565f96296df19b3316b92c3e92d1331768cc29f58b60fadfba925ea2d1710d9"),
+    17: ("DisputeResolved.v1", "0cb7311a899af5b607568abd9b80fb1ceb8c67819ac1ab3a4f07247e38e2d8b7"),
+    18: ("DonationClosed.v1", "5664dc991117332621dbdc9c40f5ec51140772c8bf7e5a89dc5da63ed0935024"),
+    19: ("DonationReopened.v1", "2af328cad400bd08d4ddb5649bbabdeea2060414fa3a12fa9880f55ad1ba8f49"),
+    20: ("FundsReceived.v1", "9e03d5c7b86539d5c6327de3c9ccfad15888283742ac1a2272a3216946486812"),
+    21: ("MechanismDefined.v1", "b3d5b600478ece0aa3b0532cf30c90c24c1bbcb589bab3c8bb0b7063aedd2aed"),
+    22: ("MechanismRetired.v1", "ce2bd89362d9f60061a899d50aeb8e3807fc70882863b9d96b82324e27dba78e"),
+    23: ("PartyRegistered.v1", "e7e0b1764f3020c896b7a49e014d2d9551791db8ce77dc86a55b33ec6e9d030b"),
+    24: ("PledgeAmended.v1", "d2638cd1cfd2ea7ea7af70cf5cf9ea4cdd0668e9481c8f87188763f7799f38e0"),
+    25: ("PledgeAnnounced.v1", "5eb7498cde4efe9c1faefd4ff54116b69abc13fd8413196bd37511a904f12a47"),
+    26: ("PledgeConfirmed.v1", "d135901f77acd1417fddf84f489cfeb091f8c9c96c80f900b76327c68f0badc4"),
+    27: ("PledgeExpired.v1", "b369fea9219930f6ce0cc0c43fc6e87a5536f45906101f673e3758869d34e82f"),
+    28: ("PledgeWithdrawn.v1", "1f8085bdb32f397e406d27550a5fd2f1d19980f3cdb82fb777925804028fb0cc"),
+    29: ("ReceiptAcknowledged.v1", "e6f5809211e68e88b02671b6db2baa490a1a12e4b780f85a9f8f15e72d0d26c0"),
+    30: ("ReceiptDisputed.v1", "b2d4f32e4f218ea5bd15e417086d7902de645fbca30cf308837b44fb8b329caf"),
+    31: ("SubmissionRefused.v1", "21cb2ddc7315b86b81a116eea85a4b5bf4a5e41716bb548abe4ef9800f34e01e"),
+    32: ("UtilisationReported.v1", "7581cc7cfd2a1b88aeef3938573defa8e59a903e61229619830b9f9147dfc542"),
+    33: ("ActorEnrolled.v2", "1a12197c4d4c0b919f2323973ca053f7e375bb1c75da93edcbb5e5de62e756b2"),
+    34: ("ApprovalAnswered.v2", "3df0631b7c62eb426c31bdd4d13d89a8f976b854603287a8be442de8c51a298d"),
+    35: ("ApprovalDecided.v2", "a7491ae193414e5ae07deb1bf2900880f0226d013b742d418588d419bf29222a"),
+    36: ("ApprovalExpired.v2", "a4510b5d29c2144ff59db52c56aeb19ee7e44d5493aa5fca9114a051ad7a996f"),
+    37: ("ApprovalQuestioned.v2", "7161f217005a78a30d092cc46e54e4d6edee6028486878e0cf1676d73152fb7b"),
+    38: ("ApprovalRequested.v2", "71344356967a5c70201cdbe0696f3d96562cbcaabbf37ad28304d12b8ae02361"),
+    39: ("ApprovalRevoked.v2", "ab890edacc948aa3f42b9e00d4de88c2da5d3b6e95480dd69e955611bd181c48"),
+    40: ("ConditionBreached.v2", "a1cbe532f9d87398425468b6ef4f7526ceafd7635b73bd8391635205edabc2cc"),
+    41: ("ConditionMet.v2", "407a514ac9440d1daa3ee51631fa5068a85b498986bd07342ad68bbf3e4173f3"),
+    42: ("DisbursementInstructed.v2", "3124d5ebdad1b95c1e2b5e892afaa439887d4de102ca1e9011d42ac1f9150135"),
+    43: ("DisbursementRejected.v2", "a79567a7e2a8f7f12b558412bee8a5ec5fd0539fe4623e17fcb3fd634d057dd3"),
+    44: ("DisbursementReleased.v2", "30feb274afe0cca77c235a55b86593b1eb33c534d55ddc7184d0fe43de4be587"),
+    45: ("DisbursementReturned.v2", "2223f0d6553bc2895fd2ccca5933e39542113194bea81340c4a6917e01909f18"),
+    46: ("DisbursementScheduled.v2", "e64b566062a21c15f4b6b2e21fc4a3d5b4e7b5628b62a95b0e19e97f94cc7bcd"),
+    47: ("DisbursementSettled.v2", "5972aed30995656a9b2fd73ba230b519537e31827cd9e3e22a2c3d954324f1ce"),
+    48: ("DisputeResolved.v2", "da36b71aac93850263934202308131008df689bb9d322faec8ab217ba0c8e6b6"),
+    49: ("DonationClosed.v2", "5ad8223a06cc95b303ee872a66853e3feed949dc3ea84f7d93944a52b07dd433"),
+    50: ("DonationReopened.v2", "dea341b9227a0a20c2da274a99556dababe08b9034cbfdcf4be11cccbf7cba95"),
+    51: ("FundsReceived.v2", "7fad22b2dd8d9ccd40f23405588f0f3a0eeab17e8cd3facf400b0a65a7ecd23d"),
+    52: ("PartyRegistered.v2", "d9888c8857f021f67b4375b17afdb2c99d9c23c7a196d2348c6ce77c2d241eba"),
+    53: ("PledgeAmended.v2", "a03f9807ef87383295539ccb6bb26c80417e7e9c3c70d174456df37612c3db02"),
+    54: ("PledgeAnnounced.v2", "12c55f12c1b91380b8a6215a9d10b4c4fbac69ad5b7fcc07657867d58be12af7"),
+    55: ("PledgeConfirmed.v2", "7a94d73865758321df14055dfd981226e13a2a715a2ba4bd21396a5a6edc0d44"),
+    56: ("PledgeExpired.v2", "b5708f735c06e0e77a7a71fa1966d00f935740c3fd92fdb33e2257da8ec2ed6b"),
+    57: ("PledgeWithdrawn.v2", "bd47aeedbf3323314cbe5f61afa379f40ed12fe37e6763c565e9c55de4ce9bd4"),
+    58: ("ReceiptAcknowledged.v2", "4fb3657b1d4d7305b6ee2abc48fcc0b37dfe8d08a655d377e768404145b05249"),
+    59: ("ReceiptDisputed.v2", "9319abf0da0ce8cad3bff480ffdb72ad506103441045aeac41ae70fdf08ac583"),
+    60: ("SubmissionRefused.v2", "d1e879d6359b912374195dbc20fe281b6e7297e2bf51683b9bfddd0b86f2fd3e"),
+    61: ("UtilisationReported.v2", "8130155ac89ee93efa3f5189302c19c5093379c6f8edd2384f44c332c3dc9b95"),
 }
-"""SHA-256 of every schema that this verifier knows the meaning of: the file `schemas/published/<name>.avsc` of the contract. With another
-schema the same bytes would say something else, so none is taken that is not listed."""
+"""Every schema that this verifier knows the meaning of, by the id that records name: its name, and SHA-256 of the file
+`schemas/published/<name>.avsc` of the contract. With another schema the same bytes would say something else, so none is taken under an id
+that is not its own."""
 
 
 class Unusable(Exception):
@@ -251,7 +259,7 @@ class Key(NamedTuple):
     def parse(cls, vkey: str, kind: int = LOG_KEY) -> Key:
         """`<name>+<key id>+<base64 of type and public key>`, of a log or of a witness."""
         try:
-            name, key_id, encoded = vkey.strip().split("+", 2)
+            name, key_id, encoded = vkey.split("+", 2)
             value = unbase64(encoded)
         except (ValueError, Wrong):
             raise Unusable(f"expected a key <name>+<key id>+<base64>, found {shown(vkey)}") from None
@@ -324,21 +332,23 @@ class Policy(NamedTuple):
         witnesses: dict[str, Key] = {}
         groups: dict[str, tuple[int, tuple[str, ...]]] = {}
         grouped: list[str] = []
-        for number, line in enumerate(text.splitlines(), 1):
-            words = line.split()
-            if not words or words[0].startswith("#"):
+        for number, line in enumerate(text.split("\n"), 1):
+            words = re.split(r"[ \t]+", line.strip(" \t"))
+            if words == [""] or words[0].startswith("#"):
                 continue
             known = {*witnesses, *groups}
             try:
+                if re.search(r"[\x00-\x08\x0b-\x1f\x7f]", line):
+                    raise ValueError
                 if words[0] == "log" and len(words) in (2, 3):
                     logs.append(Key.parse(words[1], LOG_KEY))
                 elif words[0] == "witness" and len(words) in (3, 4) and words[1] not in known | {"none"}:
                     witnesses[words[1]] = Key.parse(words[2], WITNESS_KEY)
                 elif words[0] == "group" and words[1] not in known | {"none"}:
                     members = tuple(words[3:])
-                    least = {"any": 1, "all": len(members)}.get(words[2]) or int(words[2])
+                    least = {"any": 1, "all": len(members), **{str(k): k for k in range(1, len(members) + 1)}}[words[2]]
                     grouped += members
-                    if not 1 <= least <= len(members) or set(members) - known:
+                    if not members or set(members) - known:
                         raise ValueError
                     groups[words[1]] = (least, members)
                 elif words[0] == "quorum" and len(words) == 2 and quorum is None and words[1] in known | {"none"}:
@@ -350,7 +360,7 @@ class Policy(NamedTuple):
                     grouped
                 ):
                     raise ValueError
-            except (ValueError, IndexError):
+            except (ValueError, LookupError):
                 raise Unusable(f"policy, line {number}: expected log, witness, group or quorum, found {shown(line)}") from None
         if quorum is None:
             raise Unusable("policy: expected a line 'quorum', found none")
@@ -388,7 +398,13 @@ class Manifest(NamedTuple):
         written = [MANIFEST, origin, str(found.number), base64_of(found.previous), view]
         written += [f"{size} {base64_of(root)}" for size, root in found.stands]
         hashes = [found.previous, *(root for _, root in found.stands), *([sealed] if sealed is not None else [])]
-        if last or not stands or "\n".join([*written, ""]).encode() != encoded or {len(each) for each in hashes} != {32}:
+        if (
+            last
+            or not stands
+            or min(size for size, _ in found.stands) < 0
+            or "\n".join([*written, ""]).encode() != encoded
+            or {len(each) for each in hashes} != {32}
+        ):
             raise Wrong("expected the one way to write a manifest, found another")
         return found
 
@@ -411,6 +427,12 @@ def unbase64(text: Any) -> bytes:
 def shown(value: object) -> str:
     text = ascii(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def plain(value: object) -> str:
+    """What others wrote, for a terminal: printable, and of bounded length."""
+    text = str(value)
+    return (text if text.isprintable() else ascii(text))[:300]
 
 
 # --- Avro: the binary encoding of the contract's schemas, as strictly as the ledger reads it ----------------------------------------
@@ -488,6 +510,7 @@ def _boolean(b: bytes, i: int) -> tuple[bool, int]:
 _DAY = 86_400 * 10**6
 _FIRST, _LAST = -719_162, 2_932_896
 """The first and the last day of the years 1 to 9999, from 1970 on."""
+_MILLISECONDS = _FIRST * _DAY // 1000, (_LAST + 1) * _DAY // 1000 - 1
 
 _PLAIN: dict[tuple[str, str | None], Decoder] = {
     ("string", None): _string,
@@ -498,7 +521,7 @@ _PLAIN: dict[tuple[str, str | None], Decoder] = {
     ("long", None): _number,
     ("int", "date"): _within(_FIRST, _LAST),
     ("long", "timestamp-micros"): _within(_FIRST * _DAY, (_LAST + 1) * _DAY - 1),
-    ("long", "timestamp-millis"): _within(_FIRST * _DAY // 1000, (_LAST + 1) * _DAY // 1000 - 1),
+    ("long", "timestamp-millis"): _within(*_MILLISECONDS),
 }
 
 
@@ -606,15 +629,22 @@ class Schemas:
     """The schemas of an export or a bundle by id, each known by its fingerprint."""
 
     def __init__(self, texts: Mapping[int, bytes]) -> None:
-        known = {fingerprint: name for name, fingerprint in FINGERPRINTS.items()}
         self._decoders: dict[int, tuple[str, Decoder]] = {}
-        self.unknown: list[int] = []
+        self.others: dict[int, str] = {}
+        """By the id of each that is not taken: what was expected."""
         for schema_id, text in texts.items():
-            name = known.get(sha256(text).hex())
-            if name is None:
-                self.unknown.append(schema_id)
-            else:
+            name, fingerprint = FINGERPRINTS.get(schema_id, ("one that this verifier knows (a newer verifier may)", ""))
+            if sha256(text).hex() == fingerprint:
                 self._decoders[schema_id] = (name.partition(".")[0], _decoder_of(text))
+            else:
+                self.others[schema_id] = name
+
+    def lacking(self, value: bytes | None) -> str | None:
+        """What is wrong with a value that names a schema of the contract, and that schema is not here."""
+        schema_id = int.from_bytes(value[1:5], "big") if value and len(value) >= 5 and not value[0] else 0
+        if schema_id in self._decoders or schema_id not in FINGERPRINTS:
+            return None
+        return f"expected the schema {schema_id}, {FINGERPRINTS[schema_id][0]}, which the record names, found none"
 
     def decode(self, value: bytes | None) -> tuple[str, dict[str, Any]]:
         """The type of the event and its fields. Raises Undecodable."""
@@ -770,6 +800,36 @@ def partition_of(key: bytes, partitions: int) -> int:
 # --- the registry: who may act in which role, and which mechanisms there are --------------------------------------------------------
 
 
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
+_COUNTRY, _CURRENCY = re.compile(r"[A-Z]{2}"), re.compile(r"[A-Z]{3}")
+
+
+def _is_id(value: str) -> bool:
+    return _ID.fullmatch(value) is not None
+
+
+def _is_text(value: str) -> bool:
+    """For people: of one to 2000 printable characters, in Unicode normal form C."""
+    return 1 <= len(value) <= 2000 and value.isprintable() and unicodedata.is_normalized("NFC", value)
+
+
+def _is_threshold(value: Mapping[str, Any]) -> bool:
+    least = value["at_least"]
+    return least["amount"] >= 0 and _CURRENCY.fullmatch(least["currency"]) is not None and 1 <= value["approvals_required"] <= 20
+
+
+_REGISTERED: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("party_id", "actor_id", "mechanism_id", "kind"), _is_id),
+    **dict.fromkeys(("name", "reason"), _is_text),
+    "country": lambda value: value is None or _COUNTRY.fullmatch(value) is not None,
+    "roles": lambda value: all(map(_is_id, value)),
+    "approvals_required": lambda value: 1 <= value <= 20,
+    "thresholds": lambda value: all(map(_is_threshold, value)),
+    "validity_days": lambda value: 1 <= value <= 3660,
+}
+"""What values the fields of a registry record can have, where Avro's types allow more. Every ledger ignores a record that has others."""
+
+
 class Party(NamedTuple):
     kind: str
     signs: bool
@@ -798,6 +858,8 @@ class Registry:
 
     def __init__(self) -> None:
         self.end = -1
+        self._offsets: list[int] = []
+        self._timestamps: list[int] = []
         self._states: dict[tuple[str, str], tuple[list[int], list[Any]]] = {}
 
     def at(self, table: str, name: str, offset: int) -> Any:
@@ -806,8 +868,28 @@ class Registry:
         place = bisect_right(offsets, offset)
         return states[place - 1] if place else None
 
-    def take(self, offset: int, kind: str, said: Mapping[str, Any]) -> None:
+    def stands_at(self, offset: int) -> bool:
+        """Whether a record that counts is there, or it is -1: before the first."""
+        place = bisect_right(self._offsets, offset)
+        return offset == (self._offsets[place - 1] if place else -1)
+
+    def objection(self, offset: int, before: int, submitted_at: int) -> str | None:
+        """Why an entry cannot have been ruled with the registry at `offset`, if the entry before it was ruled with that at `before` and its
+        submission was appended at `submitted_at`. Requires all records of the registry."""
+        if not self.stands_at(offset):
+            return f"expected the registry at one of its records, found offset {offset}"
+        if offset < before:
+            return stepped_back(offset, before)
+        following = bisect_right(self._offsets, offset)
+        if following < len(self._offsets) and submitted_at - self._timestamps[following] > LATE_MILLISECONDS:
+            wanted, seconds = self._offsets[following], (submitted_at - self._timestamps[following]) // 1000
+            return f"expected the registry at offset {wanted} or later, appended {seconds} s before the submission, found offset {offset}"
+        return None
+
+    def take(self, offset: int, timestamp: int, kind: str, said: Mapping[str, Any]) -> None:
         """A record that makes no sense (an actor of an unknown party) changes nothing."""
+        self._offsets.append(offset)
+        self._timestamps.append(timestamp)
         if kind == "PartyRegistered":
             self._put(offset, "party", said["party_id"], Party(said["kind"], said.get("signatures_required", False)))
         elif kind == "ActorEnrolled":
@@ -833,6 +915,10 @@ class Registry:
         offsets, states = self._states.setdefault((table, name), ([], []))
         offsets.append(offset)
         states.append(state)
+
+
+def stepped_back(offset: int, before: int) -> str:
+    return f"expected the registry at offset {before} or later, as the entry before it, found offset {offset}"
 
 
 # --- signatures of actors: Ed25519 (RFC 8032) over the pre-authentication encoding of DSSE v1 ---------------------------------------
@@ -1885,11 +1971,21 @@ class Report:
     """Two checkpoints by one key that cannot both be true: evidence."""
     firsts: dict[str, Finding] = field(default_factory=dict)
     """Of each claim that fails, the first finding that names a record."""
+    gaps: int = 0
+    """Offsets without a record, in all topics."""
+    unexamined: set[str] = field(default_factory=set)
+    """Claims that were not looked at to the end: what is found of them holds, that there is no more does not."""
+
+    def may_skip(self, offsets: int) -> bool:
+        """Whether so many offsets without a record may follow here; if so, they are counted."""
+        if self.gaps + offsets > MAX_GAPS + GAPS_FOR_A_RECORD * self.records:
+            return False
+        self.gaps += max(0, offsets)
+        return True
 
     def find(self, claim: str, topic: str, partition: int | None, offset: int | None, what: object) -> None:
         self.failing[claim] += 1
-        text = str(what)
-        finding = Finding(claim, topic, partition, offset, (text if text.isprintable() else ascii(text))[:300])
+        finding = Finding(claim, plain(topic), partition, offset, plain(what))
         if self.failing[claim] <= MAX_NAMED:
             self.findings.append(finding)
         if offset is not None and topic in TOPICS:
@@ -1938,7 +2034,7 @@ class Memory(NamedTuple):
                 None if one is None else Stand(int(one["size"]), unbase64(one["root"])) for one in [read["registry"], *read["submitted"]]
             ]
             return cls(str(read["checkpoint"]), stands[0], tuple(stand for stand in stands[1:] if stand is not None))
-        except (ValueError, KeyError, TypeError, RecursionError, Wrong):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError, Wrong):
             raise Unusable(f"expected the file that --last keeps ({MEMORY}), found something else; it stays as it is") from None
 
     def text(self) -> str:
@@ -2069,14 +2165,14 @@ class Walk:
         self.stands = [stand for at, stand in enumerate(stands) if at == 0 or stand.size != stands[at - 1].size]
         self.end = self.stands[-1].size if self.stands else 0
         self.registry, self.schemas, self.partitions = registry, schemas, source.partitions
-        self.tail, self.clock = Tail(), 0
+        self.tail, self.clock, self.registry_offset = Tail(), 0, -1
         self.lives: dict[str, Life] = {}
         ends = source.view_ends or []
         self.view_end = ends[partition] if partition < len(ends) else 0
         self.sealed_views, self.places = sealed_views, dict[int, str]()
         self.rows_sum, self.terms, self.changed = 0, dict[str, int](), set[str]()
         self.views = None if partition >= len(ends) else {name: self._rows(name) for name in KEYS}
-        self.submissions = Submissions(source, partition)
+        self.submissions = Submissions(report, source, partition)
         self.answers_altered: list[int] = []
         self.tree, self.hashes = Tree(), bytearray()
         self.sealed = self.good = 0
@@ -2086,9 +2182,10 @@ class Walk:
         self._check_root()
         self._keep_place()
         for record in self._records():
-            if record.offset >= self.end or record.offset > self.tree.size + MAX_GAP:
+            if record.offset >= self.end or not self.report.may_skip(record.offset - self.tree.size):
                 self.report.invented += 1
-                self._find("C1", record.offset, f"expected {self.end} sealed records, found another")
+                said = f"{self.end} sealed records" if record.offset >= self.end else f"one nearer to offset {self.tree.size}"
+                self._find("C1", record.offset, f"expected {said}, found another")
                 continue
             if record.offset < self.tree.size:
                 self._find("C1", record.offset, f"expected offset {self.tree.size}, found an earlier one again")
@@ -2106,7 +2203,7 @@ class Walk:
             self.report.altered += self.bad is None
             said = "expected the submission that was ruled on, found another"
             self.report.find("C2" if self.bad else "C1", "submitted", self.partition, offset, said)
-        self.submissions.finish(self.report)
+        self.submissions.finish()
         self._compare_views()
 
     def _grow(self, hashed: bytes) -> None:
@@ -2134,6 +2231,7 @@ class Walk:
                 yield record
         except Wrong as error:
             self._find("C1", None, error)
+            self.report.unexamined |= {"C2", "C3"}
 
     def _keep_place(self) -> None:
         """At each size at which the digest of the views was sealed: this partition's line of it (`audit/cuts.py` of Aidtrail)."""
@@ -2153,7 +2251,8 @@ class Walk:
 
     def _say_what_differs(self, bad: int) -> None:
         """Where the leaves as they were sealed are at hand (they must give the signed root), each of them is compared."""
-        hashes, sealed, tree = bytes(self.hashes), self.source.leaves(self.partition)[: 32 * self.end], Tree()
+        hashes, tree = bytes(self.hashes), Tree()
+        sealed = self.source.leaves(self.partition, min(self.end, self.tree.size + MAX_GAPS))
         for at in range(0, len(sealed), 32):
             tree.append(sealed[at : at + 32])
         found = [hashes[at : at + 32] for at in range(0, len(hashes), 32)]
@@ -2187,6 +2286,8 @@ class Walk:
         if record.offset >= self.view_end:
             self._compare_views()
         entry = read_entry(record, self.schemas)
+        if (lacking := self.schemas.lacking(record.value)) is not None:
+            self._find("C2", record.offset, lacking)
         life = self.lives.get(entry.donation_id or "")
         reason = void_reason(entry, self.tail, life.head if life else Head(), self.partition, self.partitions)
         in_views = record.offset < self.view_end and self.views is not None
@@ -2207,6 +2308,8 @@ class Walk:
         self.tail = Tail(event.stamp["submitted_offset"], entry.sha256)
         for what in self._answers(entry, event):
             self._find("C2", record.offset, what)
+        if self.registry.stands_at(event.stamp["registry_offset"]):
+            self.registry_offset = event.stamp["registry_offset"]
         if entry.refused:
             self.report.refused += 1
             return
@@ -2232,6 +2335,9 @@ class Walk:
             self.answers_altered.append(wanted)
         elif not entry.refused and submission.key != entry.record.key:
             yield f"submission {wanted} has another key"
+        stale = self.registry.objection(event.stamp["registry_offset"], self.registry_offset, submission.timestamp)
+        if stale is not None:
+            yield stale
         self.clock = max(self.clock, submission.timestamp)
         if event.stamp["recorded_at"] != self.clock:
             yield f"recorded_at: expected {moment(self.clock * 1000)}, found {moment(event.now)}"
@@ -2262,12 +2368,12 @@ class Walk:
 class Submissions:
     """The submissions of one partition, beside their outcomes; and their tree, for the next visit."""
 
-    def __init__(self, source: Source, partition: int) -> None:
-        self.partition, self.tree = partition, Tree()
+    def __init__(self, report: Report, source: Source, partition: int) -> None:
+        self.report, self.partition, self.tree = report, partition, Tree()
         self._last = source.last_submitted[partition] if partition < len(source.last_submitted) else None
         self._records = iter(source.records("submitted", partition))
         self.wrong: str | None = None
-        self.seen = 0
+        self.cut_short = False
         self._next = self._read()
 
     def before(self, offset: int) -> Iterator[int]:
@@ -2281,27 +2387,29 @@ class Submissions:
         found, self._next = self._next, self._read()
         return found
 
-    def finish(self, report: Report) -> None:
+    def finish(self) -> None:
         """What is left waits for its outcome. The tree must continue the one that was seen last."""
+        report = self.report
         while self._next is not None:
             report.unanswered += 1
             self._next = self._read()
-        report.records += self.seen
         if self._last is not None and self.tree.size < self._last.size:
             report.removed += self._last.size - self.tree.size
             self.wrong = self.wrong or f"expected the {self._last.size} records that were seen last, found {self.tree.size}"
         if self.wrong is not None:
             report.find("C1", "submitted", self.partition, None, self.wrong)
+        if self.cut_short:
+            report.unexamined.add("C2")
 
     def _read(self) -> Record | None:
         try:
             record = next(self._records, None)
         except Wrong as error:
-            record, self.wrong = None, str(error)
+            record, self.wrong, self.cut_short = None, str(error), True
         if record is not None:
-            self.seen += 1
-            if record.offset < self.tree.size or record.offset > self.tree.size + MAX_GAP:
-                self.wrong = f"expected offset {self.tree.size}, found {record.offset}"
+            self.report.records += 1
+            if record.offset < self.tree.size or not self.report.may_skip(record.offset - self.tree.size):
+                self.wrong, self.cut_short = f"expected offset {self.tree.size}, found {record.offset}", True
                 return None
             while self.tree.size < record.offset:
                 self._grow(EMPTY_LEAF)
@@ -2338,7 +2446,16 @@ class Source:
         self.key: str = str(about.get("key"))
 
     def schemas(self) -> dict[int, bytes]:
-        return {int(path.stem): path.read_bytes() for path in sorted((self.folder / "schemas").glob("*.avsc")) if path.stem.isdecimal()}
+        """Nothing stands for a file that cannot be read, and for one that would not be taken anyway."""
+        found: dict[int, bytes] = {}
+        for path in sorted((self.folder / "schemas").glob("*.avsc")):
+            if path.stem.isdecimal():
+                schema_id = int(path.stem)
+                try:
+                    found[schema_id] = whole(path, MAX_LINE) if schema_id in FINGERPRINTS else b""
+                except Wrong:
+                    found[schema_id] = b""
+        return found
 
     def records(self, topic: str, partition: int) -> Iterator[Record]:
         for line in self._lines(f"{topic}/{partition}.ndjson"):
@@ -2347,35 +2464,61 @@ class Source:
     def rows(self, table: str, partition: int) -> Iterator[Row]:
         return self._lines(f"views/{table}/{partition}.ndjson")
 
-    def leaves(self, partition: int) -> bytes:
-        path = self.folder / "leaves" / f"{partition}.bin"
-        return path.read_bytes() if path.exists() else b""
+    def leaves(self, partition: int, count: int) -> bytes:
+        """So many at most; none where the file cannot be read."""
+        try:
+            with opened_file(self.folder / "leaves" / f"{partition}.bin") as file:
+                return file.read(32 * count)
+        except (OSError, Wrong):
+            return b""
 
     def _about(self) -> dict[str, Any]:
         try:
-            about: dict[str, Any] = json.loads((self.folder / "about.json").read_text(encoding="utf-8"))
-            ends = about.get("views")
-            if about["format"] != EXPORT or not isinstance(about["partitions"], int) or about["partitions"] < 1:
+            about: dict[str, Any] = json.loads(whole(self.folder / "about.json", MAX_LINE))
+            if about["format"] != EXPORT or type(about["partitions"]) is not int or about["partitions"] < 1:
                 raise ValueError
+            ends = about.get("views")
             if ends is not None and not (len(ends) == about["partitions"] and all(isinstance(end, int) for end in ends)):
                 raise ValueError
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        except (ValueError, KeyError, TypeError, RecursionError, Wrong):
             raise Unusable(f"{self.folder}: expected an export ({EXPORT}), found no about.json that says so") from None
         return about
 
     def _lines(self, name: str) -> Iterator[dict[str, Any]]:
         try:
-            with (self.folder / name).open("rb") as file:
-                for number, line in enumerate(file, 1):
+            with opened_file(self.folder / name) as file:
+                for number, line in enumerate(iter(lambda: file.readline(MAX_LINE + 1), b""), 1):
                     try:
-                        read = json.loads(line)
+                        read = json.loads(line) if len(line) <= MAX_LINE else None
                     except (ValueError, RecursionError):
                         read = None
                     if not isinstance(read, dict):
-                        raise Wrong(f"{name} line {number}: expected a JSON object, found {shown(line)}")
+                        raise Wrong(f"{name} line {number}: expected a JSON object, found {shown(line[:80])}")
                     yield read
         except OSError:
-            raise Wrong(f"{name}: expected a file, found none") from None
+            raise Wrong(f"{name}: expected a file that can be read, found another") from None
+
+
+def opened_file(path: Path) -> BinaryIO:
+    """To read. Raises Wrong for anything but a file: a folder, a dangling link, and what would never end, as a device or a pipe."""
+    try:
+        if path.is_file():
+            return path.open("rb")
+    except OSError:
+        pass
+    raise Wrong(f"{path.name}: expected a file, found none")
+
+
+def whole(path: Path, most: int) -> bytes:
+    """What is in a file. Raises Wrong where it cannot be read, or has more bytes than `most`."""
+    try:
+        with opened_file(path) as file:
+            found = file.read(most + 1)
+    except OSError:
+        raise Wrong(f"{path.name}: expected a file that can be read, found another") from None
+    if len(found) > most:
+        raise Wrong(f"{path.name}: expected at most {most} bytes, found more")
+    return found
 
 
 def record_of(read: Mapping[str, Any]) -> Record:
@@ -2384,7 +2527,7 @@ def record_of(read: Mapping[str, Any]) -> Record:
         offset, timestamp = read["offset"], read["timestamp"]
     except (KeyError, TypeError):
         raise Wrong(f"expected a record, found {shown(read)}") from None
-    if type(offset) is not int or type(timestamp) is not int or offset < 0:
+    if type(offset) is not int or type(timestamp) is not int or offset < 0 or not _MILLISECONDS[0] <= timestamp <= _MILLISECONDS[1]:
         raise Wrong(f"expected a record, found {shown(read)}")
     return Record(offset, timestamp, key, value)
 
@@ -2469,16 +2612,19 @@ def verify_export(source: Source, trust: Trust) -> Report:
     sealed = len(seals.manifests[-1].stands) if seals.manifests else source.partitions
     if sealed != source.partitions:
         report.find("C1", "recorded", None, None, f"expected the {sealed} partitions that were sealed, found {source.partitions}")
+    if sealed > MAX_PARTITIONS:
+        report.find("C1", "recorded", None, None, f"expected at most {MAX_PARTITIONS} partitions, found {sealed}")
+        report.unexamined |= {"C2", "C3"}
     schemas = Schemas(source.schemas())
-    for schema_id in schemas.unknown:
-        report.find("C2", f"schema {schema_id}", None, None, "expected one that this verifier knows (a newer verifier may), found another")
+    for schema_id, name in schemas.others.items():
+        report.find("C2", f"schema {schema_id}", None, None, f"expected {name}, found another")
     registry = Registry()
     registry_stand = _read_registry(report, source, schemas, registry, trust.memory)
     if source.view_ends is None:
         report.find("C3", "views", None, None, "expected the rows of the views, found none")
     source.last_submitted = trust.memory.submitted if trust.memory else ()
     submitted, places = [], list[dict[int, str]]()
-    for partition in range(max(sealed, source.partitions)):
+    for partition in range(min(sealed, MAX_PARTITIONS)):
         sealed_views = frozenset(
             one.stands[partition][0] for one in seals.manifests if one.view is not None and partition < len(one.stands)
         )
@@ -2505,16 +2651,19 @@ def _read_registry(report: Report, source: Source, schemas: Schemas, registry: R
     try:
         for record in source.records("registry", 0):
             report.records += 1
-            if record.offset < tree.size or record.offset > tree.size + MAX_GAP:
+            if record.offset < tree.size or not report.may_skip(record.offset - tree.size):
                 raise Wrong(f"expected offset {tree.size}, found {record.offset}")
             while tree.size <= record.offset:
                 tree.append(leaf_hash(record.value or b"") if tree.size == record.offset else EMPTY_LEAF)
                 if last is not None and tree.size == last.size and tree.root != last.root:
                     report.altered += 1
                     report.find("C1", "registry", 0, None, f"the first {last.size} records are not those that you saw last")
+            if (lacking := schemas.lacking(record.value)) is not None:
+                report.find("C2", "registry", 0, record.offset, lacking)
             take_registered(registry, record, schemas)
     except Wrong as error:
         report.find("C1", "registry", 0, None, error)
+        report.unexamined.add("C2")
     if last is not None and tree.size < last.size:
         report.removed += last.size - tree.size
         report.find("C1", "registry", 0, None, f"expected the {last.size} records that you saw last, found {tree.size}")
@@ -2527,8 +2676,8 @@ def take_registered(registry: Registry, record: Record, schemas: Schemas) -> Non
         kind, said = schemas.decode(record.value)
     except Undecodable:
         return
-    if "meta" not in said:
-        registry.take(record.offset, kind, said)
+    if "meta" not in said and all(_REGISTERED[name](value) for name, value in said.items() if name in _REGISTERED):
+        registry.take(record.offset, record.timestamp, kind, said)
 
 
 # --- a bundle -----------------------------------------------------------------------------------------------------------------------
@@ -2548,11 +2697,12 @@ def verify_bundle(bundle: Mapping[str, Any], trust: Trust) -> Report:
 
     Hashes of a path are in base64, the sibling of the leaf first.
     """
-    report = Report("bundle")
+    report = Report("bundle", unexamined={"C1", "C2", "C4"})
     try:
         _verify_bundle(report, bundle, trust)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        report.find("C4", "bundle", None, None, f"cannot be read: {type(error).__name__} {error}")
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError) as error:
+        claim = "C1" if "C1" in report.unexamined else "C4"
+        report.find(claim, "bundle", None, None, f"cannot be read: {type(error).__name__} {error}")
     except Wrong as error:
         report.find("C1", "bundle", None, None, error)
     return report
@@ -2568,15 +2718,19 @@ def _verify_bundle(report: Report, bundle: Mapping[str, Any], trust: Trust) -> N
         leaf_hash(manifest_bytes), manifest.number, checkpoint.size, [unbase64(one) for one in bundle["manifest"]["path"]]
     ):
         raise Wrong("expected a manifest that the checkpoint covers, found another")
+    report.unexamined.discard("C1")
     donation_id: str = bundle["donation_id"]
     partition = partition_of(donation_id.encode(), len(manifest.stands))
     stand = Stand(*manifest.stands[partition])
     schemas, registry, life = Schemas({int(at): text.encode() for at, text in bundle["schemas"].items()}), Registry(), Life()
-    for schema_id in schemas.unknown:
-        report.find("C2", f"schema {schema_id}", None, None, "expected one that this verifier knows (a newer verifier may), found another")
+    for schema_id, name in schemas.others.items():
+        report.find("C2", f"schema {schema_id}", None, None, f"expected {name}, found another")
     for one in bundle["registry"]:
-        take_registered(registry, record_of(one), schemas)
-    before, answered, clock = -1, -1, 0
+        record = record_of(one)
+        if (lacking := schemas.lacking(record.value)) is not None:
+            report.find("C2", "registry", 0, record.offset, lacking)
+        take_registered(registry, record, schemas)
+    before, answered, clock, ruled_with = -1, -1, 0, -1
     for one in bundle["entries"]:
         record = record_of(one)
         report.records += 1
@@ -2595,12 +2749,15 @@ def _verify_bundle(report: Report, bundle: Mapping[str, Any], trust: Trust) -> N
             report.find("C4", "recorded", partition, record.offset, error)
         entry = read_entry(record, schemas)
         if entry.fault is not None or entry.event is None or entry.donation_id != donation_id:
-            report.find("C2", "recorded", partition, record.offset, f"expected an entry of {donation_id}, found {entry.fault or 'another'}")
+            said = f"expected an entry of {donation_id}, found {entry.fault or 'another'}"
+            report.find("C2", "recorded", partition, record.offset, schemas.lacking(record.value) or said)
             continue
         event, stamp = entry.event, entry.event.stamp
         if stamp["submitted_offset"] <= answered or stamp["recorded_at"] < clock:
             report.find("C2", "recorded", partition, record.offset, "expected a later submission than the one before, found an earlier")
-        answered, clock = stamp["submitted_offset"], stamp["recorded_at"]
+        if stamp["registry_offset"] < ruled_with:
+            report.find("C2", "recorded", partition, record.offset, stepped_back(stamp["registry_offset"], ruled_with))
+        answered, clock, ruled_with = stamp["submitted_offset"], stamp["recorded_at"], stamp["registry_offset"]
         if entry.refused:
             report.refused += 1
             continue
@@ -2614,6 +2771,7 @@ def _verify_bundle(report: Report, bundle: Mapping[str, Any], trust: Trust) -> N
             report.find_forged(partition, record.offset, forged)
         for what in life.follow(event, entry.sha256, registry):
             report.find("C2", "recorded", partition, record.offset, what)
+    report.unexamined.discard("C2")
     views = {name: Rows(report, "C4", name, partition, iter(bundle["views"][name])) for name in ("donations", "amounts", "approvals")}
     if life.donation is None:
         report.find("C4", "bundle", None, None, "expected the entries of a donation, found none")
@@ -2625,6 +2783,7 @@ def _verify_bundle(report: Report, bundle: Mapping[str, Any], trust: Trust) -> N
             views["approvals"].expect(row)
     for rows in views.values():
         rows.finish()
+    report.unexamined.discard("C4")
     keep = trust.memory or Memory(checkpoint.note)
     report.memory = keep._replace(note=checkpoint.note)
 
@@ -2654,14 +2813,26 @@ def _continue_from_last(report: Report, bundle: Mapping[str, Any], checkpoint: C
 
 
 def verify(path: Path, trust: Trust) -> Report:
-    """Raises Unusable for a path that is neither an export nor a bundle."""
-    if path.is_dir():
+    """Raises Unusable for a path that is neither an export nor a bundle, and nothing else: whoever made what was handed over may have found
+    a way that nobody thought of."""
+    try:
+        return _verify(path, trust)
+    except Unusable:
+        raise
+    except Exception as error:
+        report = Report("export" if os.path.isdir(path) else "bundle", unexamined=set(EXIT))
+        report.find("C1", report.kind, None, None, f"cannot be examined: {type(error).__name__} {error}")
+        return report
+
+
+def _verify(path: Path, trust: Trust) -> Report:
+    if os.path.isdir(path):  # is_dir() may raise
         return verify_export(Source(path), trust)
     try:
-        bundle = json.loads(path.read_text(encoding="utf-8"))
+        bundle = json.loads(whole(path, MAX_BUNDLE))
         if bundle["format"] != BUNDLE:
             raise ValueError
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, RecursionError, Wrong):
         raise Unusable(f"{path}: expected a folder that 'audit export' made, or a file that 'audit prove' made") from None
     return verify_bundle(bundle, trust)
 
@@ -2671,11 +2842,13 @@ def trusted(key: str | None, policy_file: Path | None, memory_file: Path | None)
     try:
         policy = Policy() if policy_file is None else Policy.parse(policy_file.read_text(encoding="utf-8"))
         memory = None
+        if memory_file is not None and not memory_file.parent.is_dir():
+            raise Unusable(f"--last {memory_file}: expected a file in a folder that is there, found none")
         if memory_file is not None and memory_file.exists():
             memory = Memory.parse(memory_file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise Unusable(str(error)) from None
-    logs = policy.logs if key is None else (Key.parse(key),)
+    logs = policy.logs if key is None else (Key.parse(key.strip()),)
     if len(logs) != 1:
         raise Unusable(
             "expected the log's key, as you were told it by another way than this file: --key VKEY, or one line 'log' in --policy"
@@ -2726,7 +2899,9 @@ def lines(report: Report, trust: Trust) -> Iterator[str]:
     else:
         del held["C4"]
     for claim, text in held.items():
-        if claim not in report.failing:
+        if claim in report.unexamined:
+            yield f"{claim} not examined to the end"
+        elif claim not in report.failing:
             yield f"{claim} holds: {text}"
     if report.first is not None:
         first = report.first
@@ -2745,19 +2920,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         trust = trusted(options.key, options.policy, options.last)
         report = verify(options.path, trust)
-        told = None if options.last is None else remember(report, options.last)
     except Unusable as error:
         sys.stderr.write(f"{error}\n")
         return USAGE
     if options.json:
         names = ("kind", "records", "altered", "removed", "reordered", "invented", "rows", "rows_differing", "admitted", "refused", "void")
         said = {name: getattr(report, name) for name in (*names, "unanswered", "continues")} | {"failing": dict(report.failing)}
-        said |= {"signed": report.signers.total()}
+        said |= {"not_examined": sorted(report.unexamined), "signed": report.signers.total()}
         said |= {"signers": [{"actor": actor, "key": key, "entries": n} for (actor, key), n in sorted(report.signers.items())]}
         said |= {"first": report.first and report.first._asdict(), "checkpoint": report.checkpoint and report.checkpoint.note}
         sys.stdout.write(json.dumps(said | {"findings": [one._asdict() for one in report.findings], "exit_code": report.exit_code}) + "\n")
     else:
-        sys.stdout.write("".join(f"{line}\n" for line in lines(report, trust)))
+        said_plainly = "".join(f"{line}\n" for line in lines(report, trust))
+        encoding = sys.stdout.encoding or "utf-8"
+        sys.stdout.write(said_plainly.encode(encoding, "backslashreplace").decode(encoding))
+    sys.stdout.flush()
+    try:
+        told = None if options.last is None else remember(report, options.last)
+    except OSError as error:
+        sys.stderr.write(f"{options.last} cannot be kept: {error}\n")
+        return report.exit_code or USAGE
     if told is not None:
         sys.stderr.write(f"{told}\n")
     return report.exit_code
