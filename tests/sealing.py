@@ -174,7 +174,7 @@ class Fragile(Disk):
         self.steps += 1
         if self.steps == self._kill_at:
             if self._rng is not None:
-                self._cut_power(self._rng)
+                self.cut_power(self._rng)
             raise Killed
 
     def make_folder(self, path: Path) -> None:
@@ -219,7 +219,8 @@ class Fragile(Disk):
             self._unsynced_files.discard(path)
             self._undo.pop(path, None)
 
-    def _cut_power(self, rng: random.Random) -> None:
+    def cut_power(self, rng: random.Random) -> None:
+        """What was not synced may be lost."""
         for path in sorted(self._unsynced_files):
             if path.exists():
                 path.write_bytes(path.read_bytes()[: rng.randrange(path.stat().st_size + 1)])
