@@ -132,12 +132,18 @@ class Subject:
 
 
 def counted(found: Sequence[Manifest | Signed]) -> list[Manifest]:
-    """The manifests that count: of each index the first that continues the chain."""
-    chain: list[Manifest] = []
-    for one in found:
-        if isinstance(one, Manifest) and one.breaks(chain[-1] if chain else None) is None:
-            chain.append(one)
-    return chain
+    """The manifests that the newest checkpoint covers, found from the last one back: each names the hash of the one before."""
+    checkpoints = [one.checkpoint for one in found if isinstance(one, Signed)]
+    if not checkpoints:
+        return []
+    newest = max(checkpoints, key=lambda one: one.size)
+    manifests = {one.sha256: one for one in found if isinstance(one, Manifest)}
+    for chain in ([one] for one in manifests.values() if one.index == newest.size - 1):
+        while chain[0].previous in manifests:
+            chain.insert(0, manifests[chain[0].previous])
+        if root([one.encode() for one in chain]) == newest.root:
+            return chain
+    raise AssertionError("the manifests that the newest checkpoint covers are not in the topic")
 
 
 def require_tiles(folder: Path, hashes: list[bytes]) -> None:

@@ -4,6 +4,7 @@ segment files, is found.
 AIDTRAIL_SEED is the seed of another run. The default run makes SQL and SEGMENTS trials, `make test-long` ten times as many.
 """
 
+import base64
 import json
 import os
 import random
@@ -21,7 +22,9 @@ from psycopg import sql
 from typer.testing import CliRunner
 
 from aidtrail.audit import verifier
+from aidtrail.audit.checkpoints import published
 from aidtrail.audit.evidence import export, prove
+from aidtrail.audit.manifest import Manifest
 from aidtrail.audit.note import Checkpoint, Note, sign
 from aidtrail.audit.seal import Sealer
 from aidtrail.domain.events import PartyRegistered
@@ -122,6 +125,25 @@ def test_what_is_not_sealed_yet_is_waited_for_and_an_entry_that_is_void_is_in_th
     assert (report.exit_code, report.void) == (0, 1)
     assert len(bundle["entries"]) == 33
     assert verifier.verify_bundle(bundle, TRUST).exit_code == 0
+
+
+def test_what_a_stranger_says_of_the_views_in_the_topic_comes_into_no_export(postgres_server: Any, tmp_path: Path) -> None:
+    """He has no key, but may append: the manifest that comes next, of right roots and a digest that is false."""
+    made = Sealed(postgres_server.create_database(), tmp_path)
+    found = [published(record, KEY.verifier) for record in verifier_records(made)]
+    last = [one for one in found if isinstance(one, Manifest)][-1]
+    false = Manifest.after(last, KEY.name, last.partitions, b"\xee" * 32)
+    made.log.appender().append([Draft(TOPICS.checkpoints, 0, b"?", false.encode())])
+    before = made.export(tmp_path / "before")
+    made.pipeline.submit([Acts("KRCS-2026-0004", NOW).announced()])
+    made.seal()
+    after = made.export(tmp_path / "after")
+    made.pipeline.close()
+
+    for folder in (before, after):
+        report = verifier.verify(folder, TRUST)
+        assert (report.findings, report.exit_code) == ([], 0)
+        assert base64.b64encode(false.encode()).decode() not in (folder / "checkpoints" / "0.ndjson").read_text()
 
 
 def test_bundles_of_every_donation_are_found_sound(subject: Sealed) -> None:
