@@ -25,7 +25,7 @@ from aidtrail.audit import verifier
 from aidtrail.audit.checkpoints import published
 from aidtrail.audit.evidence import export, prove
 from aidtrail.audit.manifest import Manifest
-from aidtrail.audit.note import Checkpoint, Note, sign
+from aidtrail.audit.note import COSIGNATURE, Checkpoint, Note, cosign, parse, sign
 from aidtrail.audit.seal import Sealer
 from aidtrail.domain.events import PartyRegistered
 from aidtrail.errors import UnavailableError, UsageError
@@ -44,6 +44,7 @@ from tests.signing import signed, signing_party
 SEED = int(os.environ.get("AIDTRAIL_SEED", "20260105"))
 SQL, SEGMENTS, BUNDLES = 15, 100, 100
 KEY = signer("aidtrail.example/log")
+WITNESS = signer("witness.example/w", COSIGNATURE)
 TRUST = verifier.Trust(verifier.Key.parse(str(KEY.verifier)))
 LIFE, AMENDED, SIGNED = "KRCS-2026-0001", "KRCS-2026-0002", "KRCS-2026-0003"
 SIGNATURES = sum(event.meta.actor.party_id == "MEF" for event in full_life(SIGNED))
@@ -144,6 +145,28 @@ def test_what_a_stranger_says_of_the_views_in_the_topic_comes_into_no_export(pos
         report = verifier.verify(folder, TRUST)
         assert (report.findings, report.exit_code) == ([], 0)
         assert base64.b64encode(false.encode()).decode() not in (folder / "checkpoints" / "0.ndjson").read_text()
+
+
+def test_who_writes_the_newest_note_again_takes_no_cosignature_away(postgres_server: Any, tmp_path: Path) -> None:
+    """Bare, or with a line that is wrong; before the seal's own note, as a witness could who is asked first, and after it."""
+    made = Sealed(postgres_server.create_database(), tmp_path)
+    memory: Any = made.log
+    topic = memory._topics[TOPICS.checkpoints][0]
+    bare = parse(topic[-1].value)
+    cosignature = cosign(bare.text, WITNESS, 1_764_000_000)
+    wrong = cosignature._replace(value=bytes(72))
+    cosigned, spoiled = (Note(bare.text, (*bare.signatures, line)) for line in (cosignature, wrong))
+    policy = verifier.Policy.parse(f"log {KEY.verifier}\nwitness w {WITNESS.verifier}\nquorum w\n")
+    own = topic.pop()
+    for number, notes in enumerate(([cosigned], [cosigned, bare, spoiled], [bare, spoiled, cosigned], [bare, spoiled])):
+        topic[own.offset :] = [own._replace(offset=own.offset + at, value=note.encode()) for at, note in enumerate(notes)]
+        trust = TRUST._replace(policy=policy)
+        report = verifier.verify(made.export(tmp_path / str(number)), trust)
+        bundle = prove(made.log, TOPICS, made.database, KEY.verifier, LIFE)
+
+        expected = 0 if cosigned in notes else 11
+        assert (report.exit_code, verifier.verify_bundle(bundle, trust).exit_code) == (expected, expected), number
+    made.pipeline.close()
 
 
 def test_bundles_of_every_donation_are_found_sound(subject: Sealed) -> None:

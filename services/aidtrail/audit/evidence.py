@@ -22,7 +22,7 @@ from aidtrail import codec, contract
 from aidtrail.audit.checkpoints import Counting, Signed, published
 from aidtrail.audit.manifest import Manifest
 from aidtrail.audit.merkle import consistency_path, inclusion_path, leaf_hash, node_hash
-from aidtrail.audit.note import VerifierKey
+from aidtrail.audit.note import MAX_SIGNATURES, Note, VerifierKey
 from aidtrail.audit.tiles import WIDTH, partition_folder, tile_path
 from aidtrail.audit.verifier import BUNDLE, EMPTY_LEAF, EXPORT, KEYS
 from aidtrail.domain.events import (
@@ -172,8 +172,7 @@ def _seals(log: Log, topics: Topics, key: VerifierKey) -> Seals | None:
             counted += [(one.record, one.manifest) for one in counting.take(found, record)]
             if isinstance(found, Signed):
                 checkpoints.append(record)
-                if newest is None or found.checkpoint.size >= newest.checkpoint.size:
-                    newest = found
+                newest = found if newest is None else _newer(newest, found)
     if newest is None:
         return None
     size = newest.checkpoint.size
@@ -182,6 +181,14 @@ def _seals(log: Log, topics: Topics, key: VerifierKey) -> Seals | None:
     covered = counted[:size]
     kept = sorted([*checkpoints, *(record for record, _ in covered)], key=attrgetter("offset"))
     return Seals(kept, [record.value or b"" for record, _ in covered], newest, covered[-1][1])
+
+
+def _newer(one: Signed, other: Signed) -> Signed:
+    """The checkpoint over more; of two that are equal one note with the signatures of both: who writes it again takes none away."""
+    if one.checkpoint != other.checkpoint:
+        return max(one, other, key=lambda signed: signed.checkpoint.size)
+    signatures = dict.fromkeys((*one.note.signatures, *other.note.signatures))
+    return one._replace(note=Note(one.note.text, tuple(signatures)[:MAX_SIGNATURES]))
 
 
 def _sealed_leaves(tiles: Path, number: int, size: int) -> bytes | None:
