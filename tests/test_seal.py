@@ -409,6 +409,7 @@ def test_what_others_write_into_the_topic_has_no_effect(subject: Subject, tmp_pa
         yield Draft(topic, 0, b"?", following())
         yield Draft(topic, 0, b"?", following((Stand(10**6, bytes(32)),) * 3))
         yield Draft(topic, 0, b"?", following(), [(SIGNATURE, b"junk")])
+        yield Draft(topic, 0, b"?", following(), [(SIGNATURE, None)])  # type: ignore[list-item]
         yield drafted(following(), topic, namesake)
         copied = drafted(counted(subject.topic())[-1].encode(), topic, KEY)
         yield Draft(topic, 0, b"?", following(), copied.headers)
