@@ -132,12 +132,18 @@ class Subject:
 
 
 def counted(found: Sequence[Manifest | Signed]) -> list[Manifest]:
-    """The manifests that count: of each index the first that continues the chain."""
-    chain: list[Manifest] = []
-    for one in found:
-        if isinstance(one, Manifest) and one.breaks(chain[-1] if chain else None) is None:
-            chain.append(one)
-    return chain
+    """The manifests that the newest checkpoint covers, found from the last one back: each names the hash of the one before."""
+    checkpoints = [one.checkpoint for one in found if isinstance(one, Signed)]
+    if not checkpoints:
+        return []
+    newest = max(checkpoints, key=lambda one: one.size)
+    manifests = {one.sha256: one for one in found if isinstance(one, Manifest)}
+    for chain in ([one] for one in manifests.values() if one.index == newest.size - 1):
+        while chain[0].previous in manifests:
+            chain.insert(0, manifests[chain[0].previous])
+        if root([one.encode() for one in chain]) == newest.root:
+            return chain
+    raise AssertionError("the manifests that the newest checkpoint covers are not in the topic")
 
 
 def require_tiles(folder: Path, hashes: list[bytes]) -> None:
@@ -174,7 +180,7 @@ class Fragile(Disk):
         self.steps += 1
         if self.steps == self._kill_at:
             if self._rng is not None:
-                self._cut_power(self._rng)
+                self.cut_power(self._rng)
             raise Killed
 
     def make_folder(self, path: Path) -> None:
@@ -219,7 +225,8 @@ class Fragile(Disk):
             self._unsynced_files.discard(path)
             self._undo.pop(path, None)
 
-    def _cut_power(self, rng: random.Random) -> None:
+    def cut_power(self, rng: random.Random) -> None:
+        """What was not synced may be lost."""
         for path in sorted(self._unsynced_files):
             if path.exists():
                 path.write_bytes(path.read_bytes()[: rng.randrange(path.stat().st_size + 1)])

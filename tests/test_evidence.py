@@ -4,6 +4,7 @@ segment files, is found.
 AIDTRAIL_SEED is the seed of another run. The default run makes SQL and SEGMENTS trials, `make test-long` ten times as many.
 """
 
+import base64
 import json
 import os
 import random
@@ -21,8 +22,10 @@ from psycopg import sql
 from typer.testing import CliRunner
 
 from aidtrail.audit import verifier
+from aidtrail.audit.checkpoints import published
 from aidtrail.audit.evidence import export, prove
-from aidtrail.audit.note import Checkpoint, Note, sign
+from aidtrail.audit.manifest import Manifest
+from aidtrail.audit.note import COSIGNATURE, Checkpoint, Note, cosign, parse, sign
 from aidtrail.audit.seal import Sealer
 from aidtrail.domain.events import PartyRegistered
 from aidtrail.errors import UnavailableError, UsageError
@@ -41,6 +44,7 @@ from tests.signing import signed, signing_party
 SEED = int(os.environ.get("AIDTRAIL_SEED", "20260105"))
 SQL, SEGMENTS, BUNDLES = 15, 100, 100
 KEY = signer("aidtrail.example/log")
+WITNESS = signer("witness.example/w", COSIGNATURE)
 TRUST = verifier.Trust(verifier.Key.parse(str(KEY.verifier)))
 LIFE, AMENDED, SIGNED = "KRCS-2026-0001", "KRCS-2026-0002", "KRCS-2026-0003"
 SIGNATURES = sum(event.meta.actor.party_id == "MEF" for event in full_life(SIGNED))
@@ -122,6 +126,47 @@ def test_what_is_not_sealed_yet_is_waited_for_and_an_entry_that_is_void_is_in_th
     assert (report.exit_code, report.void) == (0, 1)
     assert len(bundle["entries"]) == 33
     assert verifier.verify_bundle(bundle, TRUST).exit_code == 0
+
+
+def test_what_a_stranger_says_of_the_views_in_the_topic_comes_into_no_export(postgres_server: Any, tmp_path: Path) -> None:
+    """He has no key, but may append: the manifest that comes next, of right roots and a digest that is false."""
+    made = Sealed(postgres_server.create_database(), tmp_path)
+    found = [published(record, KEY.verifier) for record in verifier_records(made)]
+    last = [one for one in found if isinstance(one, Manifest)][-1]
+    false = Manifest.after(last, KEY.name, last.partitions, b"\xee" * 32)
+    made.log.appender().append([Draft(TOPICS.checkpoints, 0, b"?", false.encode())])
+    before = made.export(tmp_path / "before")
+    made.pipeline.submit([Acts("KRCS-2026-0004", NOW).announced()])
+    made.seal()
+    after = made.export(tmp_path / "after")
+    made.pipeline.close()
+
+    for folder in (before, after):
+        report = verifier.verify(folder, TRUST)
+        assert (report.findings, report.exit_code) == ([], 0)
+        assert base64.b64encode(false.encode()).decode() not in (folder / "checkpoints" / "0.ndjson").read_text()
+
+
+def test_who_writes_the_newest_note_again_takes_no_cosignature_away(postgres_server: Any, tmp_path: Path) -> None:
+    """Bare, or with a line that is wrong; before the seal's own note, as a witness could who is asked first, and after it."""
+    made = Sealed(postgres_server.create_database(), tmp_path)
+    memory: Any = made.log
+    topic = memory._topics[TOPICS.checkpoints][0]
+    bare = parse(topic[-1].value)
+    cosignature = cosign(bare.text, WITNESS, 1_764_000_000)
+    wrong = cosignature._replace(value=bytes(72))
+    cosigned, spoiled = (Note(bare.text, (*bare.signatures, line)) for line in (cosignature, wrong))
+    policy = verifier.Policy.parse(f"log {KEY.verifier}\nwitness w {WITNESS.verifier}\nquorum w\n")
+    own = topic.pop()
+    for number, notes in enumerate(([cosigned], [cosigned, bare, spoiled], [bare, spoiled, cosigned], [bare, spoiled])):
+        topic[own.offset :] = [own._replace(offset=own.offset + at, value=note.encode()) for at, note in enumerate(notes)]
+        trust = TRUST._replace(policy=policy)
+        report = verifier.verify(made.export(tmp_path / str(number)), trust)
+        bundle = prove(made.log, TOPICS, made.database, KEY.verifier, LIFE)
+
+        expected = 0 if cosigned in notes else 11
+        assert (report.exit_code, verifier.verify_bundle(bundle, trust).exit_code) == (expected, expected), number
+    made.pipeline.close()
 
 
 def test_bundles_of_every_donation_are_found_sound(subject: Sealed) -> None:

@@ -200,7 +200,7 @@ def test_a_start_whose_last_outcome_is_another_is_named(honest: MemoryLog) -> No
     end = extent_now(honest, TOPICS)
     starts = starts_in(honest, {partition: min(4, last) for partition, last in end.recorded.items()})
     forger = Forger(honest)
-    forger.restamp(2, rules=0)
+    forger.restamp(2, rules=1)
 
     difference = only(replay(honest, TOPICS, extent=end._replace(starts=starts)))
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from aidtrail import codec
-from aidtrail.audit.findings import MAX_NAMED, Extent
+from aidtrail.audit.findings import MAX_NAMED, Extent, Start
 from aidtrail.audit.replay import extent_now, replay
+from aidtrail.chain import Tail
 from aidtrail.domain import events as e
 from aidtrail.domain.donation import Donation
 from aidtrail.domain.fold import apply
@@ -37,7 +38,7 @@ from tests.replaying import (
     submit,
     uuid4_7,
 )
-from tests.signing import key_of
+from tests.signing import key_of, requiring
 
 
 def test_an_altered_amount_is_named_even_where_all_that_follows_is_chained_anew(honest: MemoryLog) -> None:
@@ -244,31 +245,134 @@ def test_a_registry_that_is_kept_from_advancing_is_named(honest: MemoryLog, tmp_
 # --- other rules --------------------------------------------------------------------------------------------------------------------
 
 
-def test_entries_of_other_rules_are_counted_apart(honest: MemoryLog) -> None:
+@pytest.fixture
+def newer_rules(monkeypatch: pytest.MonkeyPatch) -> int:
+    """The auditor's release has a later version of the rules than the ledger's. Returns that of the ledger's."""
+    for module in ("aidtrail.ruling", "aidtrail.audit.examination"):
+        monkeypatch.setattr(f"{module}.RULES_VERSION", RULES_VERSION + 1)
+    return RULES_VERSION
+
+
+def test_entries_of_earlier_rules_are_counted_apart(honest: MemoryLog, newer_rules: int) -> None:
     forger = Forger(honest)
-    for offset in range(len(forger.records)):
-        forger.restamp(offset, rules=RULES_VERSION - 1 if offset < 9 else RULES_VERSION + 1)
+    for offset in range(9):
+        forger.restamp(offset, rules=newer_rules - 1)
 
     found = replay(honest, TOPICS)
 
-    assert found.not_redecidable == {RULES_VERSION - 1: 9, RULES_VERSION + 1: len(forger.records) - 9}
-    assert (found.differing, found.equal) == (0, 59 - len(forger.records))
+    assert (found.differing, found.equal) == (0, 0)
+    assert found.not_redecidable == {newer_rules - 1: 9, newer_rules: 59 - 9}
 
 
-def test_an_event_of_past_rules_that_breaks_an_invariant_is_named(honest: MemoryLog) -> None:
+@pytest.mark.parametrize("rules", [-1, 0, RULES_VERSION - 1, RULES_VERSION + 1, 99])
+def test_a_version_that_no_ledger_has_stamped_there_is_named_and_does_not_excuse_what_is_stamped_with_it(
+    honest: MemoryLog, rules: int
+) -> None:
+    forger = Forger(honest)
+    offset = forger.where(instruction)
+    forger.restamp(offset, rules=rules)
+
+    found = replay(honest, TOPICS)
+
+    difference = only(found)
+    assert difference[1:5] == (forger.partition, offset, ALIKE, "meta.ledger.rules")
+    assert difference.expected == f"from {RULES_VERSION}, as before it, to {RULES_VERSION}, the newest that this release knows"
+    assert difference.found == str(rules)
+    assert (found.not_redecidable, found.equal) == ({}, 58)
+
+
+@pytest.mark.parametrize("ruled_again", [0, 3])
+def test_a_version_does_not_step_back_after_a_cut_either(honest: MemoryLog, ruled_again: int) -> None:
+    """The entries before the cut, or the few of today's rules after it, say from which version on."""
+    forger = Forger(honest)
+    offset = forger.where(instruction)
+    first = offset - ruled_again
+    for at in (*(range(first) if ruled_again else ()), offset):
+        forger.restamp(at, rules=RULES_VERSION - 1)
+    last = entries(honest, forger.partition)[first - 1]
+    start = Start(first, Tail(stamp_of(last.event).submitted_offset, codec.sha256(last.value)))
+    end = extent_now(honest, TOPICS)
+
+    found = replay(honest, TOPICS, extent=end._replace(starts={**dict.fromkeys(end.recorded, Start()), forger.partition: start}))
+
+    assert only(found)[1:5] == (forger.partition, offset, ALIKE, "meta.ledger.rules")
+
+
+def test_a_version_does_not_step_back_among_past_rules_either(honest: MemoryLog, newer_rules: int) -> None:
+    forger = Forger(honest)
+    offset = forger.where(instruction)
+    forger.restamp(offset, rules=newer_rules - 1)
+
+    assert only(replay(honest, TOPICS))[1:5] == (forger.partition, offset, ALIKE, "meta.ledger.rules")
+
+
+def test_a_forged_version_is_no_measure_for_what_follows(honest: MemoryLog, newer_rules: int) -> None:
+    forger = Forger(honest)
+    offset = forger.where(instruction)
+    event = forger.event(offset).model_copy(update={"end_to_end_id": "E2E-FORGED"})
+    forger.put(offset, stamped(event, restamped(event, rules=newer_rules + 1)))
+
+    assert only(replay(honest, TOPICS))[1:4] == (forger.partition, offset, ALIKE)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "found"),
+    [
+        ({"actor_id": "nobody"}, "meta.actor.actor_id", "no actor nobody in the registry"),
+        ({"actor_id": "krcs-retired"}, "meta.actor.actor_id", "krcs-retired, who is retired"),
+        ({"party_id": "CRC"}, "meta.actor.party_id", "an actor of KRCS"),
+        ({"role": "bank"}, "meta.actor.role", "krcs-officer, who does not hold it"),
+    ],
+)
+def test_past_rules_do_not_excuse_an_actor_who_may_not(
+    honest: MemoryLog, newer_rules: int, changes: dict[str, str], field: str, found: str
+) -> None:
+    announced = Acts("KRCS-2026-0011", START + timedelta(days=30)).announced()
+    actor = announced.meta.actor.model_copy(update=changes)
+    announced = announced.model_copy(update={"meta": announced.meta.model_copy(update={"actor": actor})})
+    submit(honest, [announced])
+    forger = Forger(honest, "KRCS-2026-0011")
+    offset = forger.admit([announced])
+
+    difference = only(replay(honest, TOPICS))
+
+    assert difference[1:5] == (forger.partition, offset, forger.donation_id, field)
+    assert difference.found == found
+
+
+@pytest.mark.parametrize(("rules", "differences"), [(1, []), (2, ["meta.signature"])])
+def test_past_rules_do_not_excuse_that_a_signature_is_missing_from_the_second_version_on(
+    honest: MemoryLog, newer_rules: int, rules: int, differences: list[str]
+) -> None:
+    with Producer(honest, TOPICS) as producer:
+        producer.register([requiring("KRCS")])
+    announced = Acts("KRCS-2026-0011", START + timedelta(days=30)).announced()
+    submit(honest, [announced])
+    forger = Forger(honest, "KRCS-2026-0011")
+    for offset in range(len(forger.records)):
+        forger.restamp(offset, rules=1)
+    forger.admit([announced], rules=rules, registry_offset=honest.end_offsets(TOPICS.registry)[0] - 1)
+
+    found = replay(honest, TOPICS)
+
+    assert [difference.field for difference in found.differences] == differences
+
+
+def test_an_event_of_past_rules_that_breaks_an_invariant_is_named(honest: MemoryLog, newer_rules: int) -> None:
     """Who requested the approval decides on it. Its bytes are the submission's own, and its chain is perfect."""
     acts = Acts("KRCS-2026-0006", START + timedelta(days=9))
-    events = [acts.announced(), acts.requested(by="krcs-officer-2"), acts.approved(by="krcs-officer-2", role="approver")]
+    by = "krcs-allrounder"
+    events = [acts.announced(), acts.requested(by=by, role="officer"), acts.approved(by=by, role="approver")]
     submit(honest, events)
     forger = Forger(honest, "KRCS-2026-0006")
-    forger.admit(events, rules=0)
+    forger.admit(events)
 
     found = replay(honest, TOPICS)
 
     difference = only(found)
     assert difference[1:5] == (forger.partition, len(forger.records) - 1, "KRCS-2026-0006", "invariant")
     assert "decided by who requested it" in difference.found
-    assert found.not_redecidable == {0: 2}
+    assert found.not_redecidable == {newer_rules: 61}
 
 
 @pytest.mark.parametrize(
@@ -278,55 +382,56 @@ def test_an_event_of_past_rules_that_breaks_an_invariant_is_named(honest: Memory
         ("meta.ledger.recorded_at", lambda event: stamped(event, restamped(event, recorded_at=START))),
     ],
 )
-def test_past_rules_do_not_excuse_other_bytes_or_times(honest: MemoryLog, field: str, alter: Callable[[e.Event], e.Event]) -> None:
+def test_past_rules_do_not_excuse_other_bytes_or_times(
+    honest: MemoryLog, newer_rules: int, field: str, alter: Callable[[e.Event], e.Event]
+) -> None:
     forger = Forger(honest)
     offset = forger.where(instruction)
     event = forger.event(offset)
-    forger.put(offset, alter(stamped(event, restamped(event, rules=0))))
+    forger.put(offset, alter(event))
 
     difference = only(replay(honest, TOPICS))
 
     assert difference[1:5] == (forger.partition, offset, ALIKE, field)
 
 
-def test_past_rules_do_not_excuse_a_refusal_of_something_else(honest: MemoryLog) -> None:
+def test_past_rules_do_not_excuse_a_refusal_of_something_else(honest: MemoryLog, newer_rules: int) -> None:
     forger = Forger(honest, "KRCS-2026-0002")
     offset = forger.where(lambda event: isinstance(event, e.SubmissionRefused))
     event = forger.event(offset).model_copy(update={"refused_event_id": uuid4_7()})
-    forger.put(offset, stamped(event, restamped(event, rules=0)))
+    forger.put(offset, event)
 
     assert only(replay(honest, TOPICS))[1:5] == (forger.partition, offset, "KRCS-2026-0002", "refused_event_id")
 
 
-def test_past_rules_do_not_excuse_a_signature_of_somebody_else(honest: MemoryLog, tmp_path: Path) -> None:
+def test_past_rules_do_not_excuse_a_signature_of_somebody_else(honest: MemoryLog, newer_rules: int, tmp_path: Path) -> None:
     acts = Acts("KRCS-2026-0009", START + timedelta(days=30))
     announced = sign(acts.announced(), key_of("mef-approver-1"))
     submit(honest, [announced])
     ledger(honest, tmp_path)
     forger = Forger(honest, acts.donation_id)
     offset = forger.where(lambda event: isinstance(event, e.SubmissionRefused))
-    forger.put(offset, stamped(announced, restamped(forger.event(offset), rules=0)))
+    forger.put(offset, stamped(announced, restamped(forger.event(offset), rules=newer_rules)))
 
     assert only(replay(honest, TOPICS))[1:5] == (forger.partition, offset, acts.donation_id, "meta.signature")
 
 
-def test_past_rules_do_not_excuse_a_refusal_in_another_donation(honest: MemoryLog) -> None:
+def test_past_rules_do_not_excuse_a_refusal_in_another_donation(honest: MemoryLog, newer_rules: int) -> None:
     forger = Forger(honest, "KRCS-2026-0002")
     offset = forger.where(lambda event: isinstance(event, e.SubmissionRefused))
     event = forger.event(offset)
     forger.put(offset, event.model_copy(update={"meta": event.meta.model_copy(update={"donation_id": "KRCS-2026-0003"})}))
-    forger.restamp(offset, rules=0)
 
     difference = only(replay(honest, TOPICS))
 
     assert difference[1:5] == (forger.partition, offset, "KRCS-2026-0003", "meta.donation_id")
 
 
-def test_an_event_of_past_rules_that_cannot_be_folded_is_named(honest: MemoryLog) -> None:
+def test_an_event_of_past_rules_that_cannot_be_folded_is_named(honest: MemoryLog, newer_rules: int) -> None:
     unknown = Acts(ALIKE, START + timedelta(days=2)).released("D77")
     submit(honest, [unknown])
     forger = Forger(honest)
-    offset = forger.admit([unknown], rules=0)
+    offset = forger.admit([unknown])
 
     assert only(replay(honest, TOPICS))[1:5] == (forger.partition, offset, ALIKE, "fold")
 
@@ -398,14 +503,14 @@ def test_a_fold_that_fails_today_is_a_difference_and_no_end(honest: MemoryLog, m
     assert found.entries == 59
 
 
-def test_a_forged_state_that_no_rule_foresees_is_a_difference_and_no_end(honest: MemoryLog) -> None:
+def test_a_forged_state_that_no_rule_foresees_is_a_difference_and_no_end(honest: MemoryLog, newer_rules: int) -> None:
     """A route whose leg hangs on one that is not there, admitted by 'past rules'; then a genuine submission that asks for that route."""
     acts = Acts("KRCS-2026-0007", START + timedelta(days=9))
     lost = e.Leg(leg_id="L2", parent_leg_id="L0", from_party="CRC", to_party="KBH")
     events = [acts.announced(route=(lost,)), acts.confirmed()]
     submit(honest, events)
     forger = Forger(honest, "KRCS-2026-0007")
-    forger.admit(events, rules=0)
+    forger.admit(events)
 
     found = replay(honest, TOPICS)
 

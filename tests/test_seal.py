@@ -22,14 +22,15 @@ import pytest
 from prometheus_client import REGISTRY
 
 from aidtrail.audit import cuts
-from aidtrail.audit.checkpoints import published, records
-from aidtrail.audit.cuts import Cut
+from aidtrail.audit.checkpoints import SIGNATURE, Signed, drafted, is_signed, published, records
+from aidtrail.audit.cuts import Cut, Place
 from aidtrail.audit.keys import make_key, read_key
 from aidtrail.audit.manifest import Manifest, Stand
 from aidtrail.audit.merkle import root
 from aidtrail.audit.note import COSIGNATURE, ED25519, Checkpoint, Note, SignerKey, sign
 from aidtrail.audit.seal import SEAL_SECONDS, Sealer
 from aidtrail.audit.sealed import CHECKPOINT, EVIDENCE, STATE
+from aidtrail.audit.tiles import TiledTree
 from aidtrail.errors import NoteError, SealError, UnavailableError, UsageError
 from aidtrail.log import Draft, Log
 from aidtrail.log.memory import MemoryLog
@@ -67,6 +68,9 @@ def test_every_record_is_a_leaf_and_comes_under_a_checkpoint(log: Log, topic: st
 
     assert subject.sealed_records() == 1006
     assert subject.require_true() >= 4
+    end = log.end_offsets(subject.topics.checkpoints)[0]
+    stated = [one for one in records(log, subject.topics.checkpoints, 0, end) if isinstance(published(one, KEY.verifier), Manifest)]
+    assert [is_signed(record, KEY.verifier) for record in stated] == [True] * len(counted(subject.topic()))
     subject.require_files()
 
 
@@ -105,9 +109,14 @@ def begun(folder: Path) -> Subject:
 
 
 def seal_under(subject: Subject, disk: Fragile) -> None:
-    """Three seals, each of more."""
+    """Three seals, each of more, and after the second one of the views' digest."""
     log: Any = FragileLog(subject.log, disk)
-    with subject.sealer(log, disk=disk) as sealer:
+
+    def live_cut() -> Cut:
+        ends = log.end_offsets(subject.topics.recorded)
+        return Cut({number: Place(end, -1, bytes(32), bytes(32)) for number, end in ends.items() if sum(ends.values()) == 250 + 10 + 300})
+
+    with subject.sealer(log, disk=disk, live_cut=live_cut) as sealer:
         sealer.turn()
         for count in (10, 300, 5):
             subject.record(count)
@@ -123,10 +132,15 @@ def seal_under(subject: Subject, disk: Fragile) -> None:
         pytest.param("the folder", [1], marks=pytest.mark.long),
     ],
 )
-def test_killed_at_every_step_it_signs_one_history_and_goes_on(lost: str, seeds: list[int], memory_path: Path) -> None:
+def test_killed_at_every_step_it_signs_one_history_and_goes_on(
+    lost: str, seeds: list[int], memory_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Either memory alone is enough. Where the topic loses its end the power is cut too: the folder has only what was synced."""
+    monkeypatch.setattr("aidtrail.audit.seal.LOOK_SECONDS", 0.0)
     counting = Fragile(0)
-    seal_under(begun(memory_path / "count"), counting)
+    whole = begun(memory_path / "count")
+    seal_under(whole, counting)
+    assert [one.view is not None for one in counted(whole.topic())] == [False, False, False, True, False]
     checkpoints = 0
     for at, seed in itertools.product(range(1, counting.steps + 1), seeds):
         subject = begun(memory_path / f"{at}-{seed}")
@@ -376,19 +390,138 @@ def test_two_seals_with_one_key_sign_one_history(subject: Subject, tmp_path: Pat
     subject.require_true()
 
 
-def test_what_others_write_into_the_topic_has_no_effect(subject: Subject) -> None:
-    stranger = SignerKey.generate("stranger.example")
+def test_what_others_write_into_the_topic_has_no_effect(subject: Subject, tmp_path: Path) -> None:
+    """Whoever may append there can write the manifest that comes next, with the roots that are right and a digest that is not."""
+    stranger, namesake = SignerKey.generate("stranger.example"), SignerKey.generate(KEY.name)
+    topic, view = subject.topics.checkpoints, b"\xee" * 32
     appender = subject.log.appender()
+    subject.record(3)
+
+    def following(stands: tuple[Stand, ...] | None = None) -> bytes:
+        subject.record(3)
+        right = tuple(Stand(len(values), root(values)) for values in subject.values())
+        return Manifest.after(counted(subject.topic())[-1], KEY.name, stands or right, view).encode()
+
+    def drafts() -> Iterator[Draft]:
+        yield Draft(topic, 0, b"?", b"")
+        yield Draft(topic, 0, b"?", b"junk")
+        yield Draft(topic, 0, b"?", Manifest.after(None, stranger.name, (Stand(9, bytes(32)),) * 3).encode())
+        yield Draft(topic, 0, b"?", following())
+        yield Draft(topic, 0, b"?", following((Stand(10**6, bytes(32)),) * 3))
+        yield Draft(topic, 0, b"?", following(), [(SIGNATURE, b"junk")])
+        yield Draft(topic, 0, b"?", following(), [(SIGNATURE, None)])  # type: ignore[list-item]
+        yield drafted(following(), topic, namesake)
+        copied = drafted(counted(subject.topic())[-1].encode(), topic, KEY)
+        yield Draft(topic, 0, b"?", following(), copied.headers)
+        first = following()
+        yield Draft(topic, 0, b"?", first)
+        yield Draft(topic, 0, b"?", Manifest.after(Manifest.parse(first), KEY.name, Manifest.parse(first).partitions).encode())
+
     with subject.sealer() as sealer:
         sealer.turn()
-        for value in (b"", b"junk", Manifest.after(None, stranger.name, (Stand(9, bytes(32)),) * 3).encode()):
-            appender.append([Draft(subject.topics.checkpoints, 0, b"?", value)])
+        for draft in drafts():
+            appender.append([draft])
             subject.record(3)
             sealer.turn()
             sealer.turn()
     subject.seal()
+    before = counted(subject.topic())
+    shutil.rmtree(subject.folder)
+    subject.record(1)
+    subject.seal()
 
-    assert subject.require_true() >= 3
+    assert [one.view for one in counted(subject.topic())] == [None] * (len(before) + 1)
+    assert counted(subject.topic())[:-1] == before
+    assert subject.require_true() >= 10
+    subject.require_files()
+
+
+def test_a_stranger_in_a_topic_that_was_put_back_does_not_pass_for_the_seal(subject: Subject) -> None:
+    for _ in range(3):
+        subject.record(6)
+        subject.seal()
+    chain = counted(subject.topic())
+    cut(subject.log, subject.topics.checkpoints, 0, 2)
+    false = Manifest.after(chain[0], KEY.name, chain[1].partitions, b"\xee" * 32)
+    subject.log.appender().append([Draft(subject.topics.checkpoints, 0, b"?", false.encode())])
+    subject.record(6)
+    subject.seal()
+
+    assert counted(subject.topic())[:3] == chain
+    subject.require_true()
+    subject.require_files()
+
+
+@pytest.mark.parametrize("with_view", [False, True])
+def test_what_was_signed_and_not_published_is_signed_again_from_the_topic_alone(
+    subject: Subject, with_view: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was ended when a witness had the checkpoint already, and its folder is lost."""
+    monkeypatch.setattr("aidtrail.audit.seal.LOOK_SECONDS", 0.0)
+    signed: list[Note] = []
+    cut_now = Cut({number: Place(10, -1, bytes(32), bytes(32)) for number in range(3)} if with_view else {})
+
+    def cosign(note: Note, tree: TiledTree) -> Note:
+        signed.append(note)
+        if len(signed) == 1 + with_view:
+            raise Killed
+        return note
+
+    subject.record(30)
+    with pytest.raises(Killed), subject.sealer(cosign=cosign, live_cut=lambda: cut_now) as sealer:
+        sealer.turn()
+    shutil.rmtree(subject.folder)
+    subject.record(6)
+    subject.seal()
+
+    assert [one.view is not None for one in counted(subject.topic())] == [False, *([True] if with_view else []), False]
+    subject.signed += signed
+    subject.require_true()
+
+
+def test_a_checkpoint_over_what_a_stranger_wrote_is_another_history(subject: Subject) -> None:
+    subject.record(6)
+    subject.seal()
+    (first,) = counted(subject.topic())
+    others = [Manifest.after(first, KEY.name, first.partitions, b"\xee" * 32)]
+    others.append(Manifest.after(others[0], KEY.name, first.partitions))
+    appender = subject.log.appender()
+    appender.append([Draft(subject.topics.checkpoints, 0, b"?", one.encode()) for one in others])
+    subject.record(6)
+    subject.seal()
+    text = str(Checkpoint(KEY.name, 3, root([one.encode() for one in (first, *others)])))
+    appender.append([Draft(subject.topics.checkpoints, 0, b"?", Note(text, (sign(text, KEY),)).encode())])
+    shutil.rmtree(subject.folder)
+
+    require_refused(subject, "only 2 manifests are left")
+
+
+@pytest.mark.parametrize("left", ["every checkpoint", "the last checkpoint"])
+def test_a_topic_of_a_release_that_signed_no_manifests_is_read_by_its_checkpoints(
+    subject: Subject, left: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it appended again what the topic had lost, only the last checkpoint was written again."""
+    monkeypatch.setattr("aidtrail.audit.seal.LOOK_SECONDS", 0.0)
+    memory: Any = subject.log
+    for _ in range(3):
+        subject.record(6)
+        ends = subject.log.end_offsets(subject.topics.recorded)
+        cut_now = Cut({number: Place(end, -1, bytes(32), bytes(32)) for number, end in ends.items()})
+        with subject.sealer(live_cut=lambda cut_now=cut_now: cut_now) as sealer:
+            sealer.turn()
+    before = counted(subject.topic())
+    topic = memory._topics[subject.topics.checkpoints][0]
+    kept = [record._replace(headers=()) for record in topic]
+    if left == "the last checkpoint":
+        kept = [record for record in kept[:-1] if not isinstance(published(record, KEY.verifier), Signed)] + kept[-1:]
+    topic[:] = [record._replace(offset=offset) for offset, record in enumerate(kept)]
+    shutil.rmtree(subject.folder)
+    subject.record(6)
+    subject.seal()
+
+    assert sum(one.view is not None for one in before) == 3
+    assert counted(subject.topic())[:-1] == before
+    subject.require_true()
     subject.require_files()
 
 

@@ -478,7 +478,7 @@ def test_a_quorum_of_witnesses_is_required_where_the_policy_says_so(tmp_path: Pa
     lines = [f"log {VKEY}", *(f"witness w{at} {key.verifier}" for at, key in enumerate(witnesses)), "group most 2 w0 w1 w2", "quorum most"]
     policy.write_text("# who must have signed\n\n" + "\n".join(lines) + "\n")
 
-    def verify_signed_by(count: int, spoil: bool = False) -> int:
+    def verify_signed_by(count: int, spoil: bool = False, again: bool = False) -> int:
         held = world.held()
         newest = held.kept["checkpoints", 0][-1]
         note = parse(newest.value or b"")
@@ -486,15 +486,27 @@ def test_a_quorum_of_witnesses_is_required_where_the_policy_says_so(tmp_path: Pa
         if spoil:
             added[-1] = added[-1]._replace(value=added[-1].value[:-1] + bytes([added[-1].value[-1] ^ 1]))
         held.kept["checkpoints", 0][-1] = newest._replace(value=Note(note.text, (*note.signatures, *added)).encode())
-        folder = tmp_path / f"export-{count}-{spoil}"
+        if again:
+            held.kept["checkpoints", 0] += [newest._replace(offset=newest.offset + 1)]
+        folder = tmp_path / f"export-{count}-{spoil}-{again}"
         saved(held, folder)
         return verifier.main(["--policy", str(policy), str(folder)])
 
     assert [verify_signed_by(count) for count in range(4)] == [11, 11, 0, 0]
     assert "witnesses: w0, w1, w2" in capsys.readouterr().out
-    assert verify_signed_by(3, spoil=True) == 11
+    assert [verify_signed_by(count, spoil=True) for count in (2, 3)] == [11, 0], "a wrong line is no signature, and spoils no other"
+    assert [verify_signed_by(count, again=True) for count in (1, 2)] == [11, 0], "the same note without cosignatures takes none away"
     policy.write_text("\n".join([*lines[:-1], "quorum all-of-them"]))
     assert verifier.main(["--policy", str(policy), str(tmp_path)]) == 2
+
+
+def test_a_note_with_a_wrong_signature_of_the_log_is_no_checkpoint_whoever_else_signed(world: World) -> None:
+    note = parse(world.held().kept["checkpoints", 0][-1].value or b"")
+    wrong = note.signatures[0]._replace(value=bytes(64))
+
+    for signatures in ((wrong,), (wrong, *note.signatures), (*note.signatures, wrong)):
+        with pytest.raises(verifier.Wrong, match="found a wrong one"):
+            verifier.opened(Note(note.text, signatures).encode(), verifier.Key.parse(VKEY), {})
 
 
 W = [str(signer(f"{name}.example/witness", COSIGNATURE).verifier) for name in "abc"]

@@ -7,7 +7,7 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -189,30 +189,79 @@ def test_of_two_histories_asked_for_at_once_it_cosigns_one(tmp_path: Path) -> No
     print(f"{rounds} rounds: {cosigned_count} cosigned, 0 of another history")
 
 
-def test_killed_at_every_step_it_cosigned_nothing_that_it_forgets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    steps = 0
+class FailsToSync(Fragile):
+    """A disk on which the next sync of what was renamed fails once, when that is set."""
+
+    fails = False
+
+    def sync(self, paths: Collection[Path]) -> None:
+        if self.fails and not any(path.name.endswith(".new") for path in paths):
+            self.fails = False
+            raise OSError("Input/output error")
+        super().sync(paths)
+
+
+@contextmanager
+def witness_on(disk: Fragile, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Witness]:
+    opened = Witness(WITNESS, [LOG.verifier], folder)
+    monkeypatch.setattr(opened, "_folder", Folder(folder, disk))
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def kept_size(folder: Path) -> int:
+    """Of the newest checkpoint that the witness in this folder says it cosigned."""
+    opened = Witness(WITNESS, [LOG.verifier], folder)
+    answer = ask(opened, 39, 40)
+    opened.close()
+    return 39 if answer.status == 200 else int(answer.text)
+
+
+@pytest.mark.parametrize("asks_again", [False, True])
+def test_killed_at_every_step_it_cosigned_nothing_that_it_forgets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asks_again: bool
+) -> None:
+    """The power is cut at the step; or later: the process is killed there, started again, and asked again for what it knows."""
+    steps = answered = 0
     for at in range(1, 1000):
-        folder = tmp_path / str(at)
-        disk = Fragile(at, random.Random(at))
-        opened = Witness(WITNESS, [LOG.verifier], folder)
-        monkeypatch.setattr(opened, "_folder", Folder(folder, disk))
+        folder, rng = tmp_path / str(at), random.Random(at)
+        disk = Fragile(at, None if asks_again else rng)
         cosigned = 0
         try:
-            for old, size in ((0, 3), (3, 9), (9, 9), (9, 20)):
-                assert ask(opened, old, size).status == 200
-                cosigned = size
+            with witness_on(disk, folder, monkeypatch) as opened:
+                for old, size in ((0, 3), (3, 9), (9, 9), (9, 20)):
+                    assert ask(opened, old, size).status == 200
+                    cosigned = size
             break
         except Killed:
             steps += 1
-        finally:
-            opened.close()
-        opened = Witness(WITNESS, [LOG.verifier], folder)
-        answer = ask(opened, 21, 22)
-        assert int(answer.text) >= cosigned
-        opened.close()
-    print(f"{steps} steps, the power cut at each: 0 forgotten")
+        if asks_again:
+            with witness_on(disk, folder, monkeypatch) as opened:
+                for size in (3, 9, 20):
+                    if ask(opened, size, size).status == 200:
+                        cosigned, answered = size, answered + 1
+            disk.cut_power(rng)
+        assert kept_size(folder) >= cosigned, at
+    print(f"{steps} steps, the power cut at each, {answered} cosigned again before: 0 forgotten")
 
     assert steps > 8
+    assert (answered > 8) == asks_again
+
+
+def test_a_sync_that_failed_is_made_up_for_before_it_cosigns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed in range(8):
+        folder, disk = tmp_path / str(seed), FailsToSync(0)
+        with witness_on(disk, folder, monkeypatch) as opened:
+            assert ask(opened, 0, 3).status == 200
+            disk.fails = True
+            with pytest.raises(OSError, match="Input/output error"):
+                ask(opened, 3, 9)
+            assert ask(opened, 9, 9).status == 200
+        disk.cut_power(random.Random(seed))
+
+        assert kept_size(folder) == 9
 
 
 # --- policies ------------------------------------------------------------------------------------------------------------------------

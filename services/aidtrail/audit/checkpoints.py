@@ -1,8 +1,9 @@
 """Reading what the seal speaks of: the topic `checkpoints`, and the leaves that `recorded` holds.
 
 `checkpoints` has one partition. For each seal it holds the manifest and then the checkpoint that covers it, both with the name of the
-seal's key as their record's key. Of several manifests with one index the first counts that continues the chain: one that was appended
-twice, or too late, is without effect.
+seal's key as their record's key, and the manifest with the key's signature in a header. Of several manifests with one index the first
+counts that continues the chain and that the key stands behind: it is signed, or one after it is, or a checkpoint covers it, as in releases
+that did not sign them. One that was appended twice, too late, or by somebody else, is without effect, whatever it says.
 """
 
 import time
@@ -11,11 +12,14 @@ from contextlib import closing
 from typing import NamedTuple
 
 from aidtrail.audit import note as notes
-from aidtrail.audit.manifest import EMPTY_LEAF, FIRST_LINE, Manifest
-from aidtrail.audit.merkle import leaf_hash
-from aidtrail.audit.note import Checkpoint, Note, VerifierKey
+from aidtrail.audit.manifest import EMPTY_LEAF, FIRST_LINE, ZEROS, Manifest
+from aidtrail.audit.merkle import Tree, leaf_hash
+from aidtrail.audit.note import Checkpoint, Note, SignerKey, VerifierKey
 from aidtrail.errors import NoteError, UnavailableError
-from aidtrail.log import Log, Record
+from aidtrail.log import Draft, Log, Record
+
+SIGNATURE = "signature"
+"""A header: the signature over the record's value, as the line that would make a signed note of it."""
 
 MAX_BATCH = 10_000
 POLL_SECONDS = 30.0
@@ -48,6 +52,69 @@ def published(record: Record, key: VerifierKey) -> Manifest | Signed | None:
     except NoteError:
         return None
     return manifest if manifest.origin == key.name else None
+
+
+def drafted(manifest: bytes, topic: str, key: SignerKey) -> Draft:
+    """The record of a manifest."""
+    return Draft(topic, 0, key.name.encode(), manifest, [(SIGNATURE, str(notes.sign(manifest.decode(), key)).encode())])
+
+
+def is_signed(record: Record, key: VerifierKey) -> bool:
+    """Whether the record of a manifest has the key's signature over it."""
+    for name, line in record.headers:
+        if name == SIGNATURE and line is not None:  # Kafka has headers without a value
+            try:
+                return bool(notes.verify(notes.parse((record.value or b"") + b"\n" + line), [key]))
+            except NoteError:
+                return False
+    return False
+
+
+class Candidate(NamedTuple):
+    """A manifest that continues the chain, the record that it stands in, and the tree of the manifests up to it."""
+
+    manifest: Manifest
+    record: Record
+    tree: Tree
+
+
+class Counting:
+    """Which manifests count, as the topic is read from where `last` is the newest that does, and `tree` the tree up to it."""
+
+    def __init__(self, key: VerifierKey, last: Manifest | None = None, tree: Tree | None = None) -> None:
+        self.last = last
+        self._key = key
+        self._tree = tree or Tree()
+        self._waiting: dict[bytes, Candidate] = {}
+        """By SHA-256, those that nobody is known to stand behind: each continues the chain, or another of them."""
+
+    def take(self, found: Manifest | Signed, record: Record) -> list[Candidate]:
+        """Those that count now that this record is known, in order."""
+        if isinstance(found, Signed):
+            tips = [
+                one for one in self._waiting.values() if (one.tree.size, one.tree.root) == (found.checkpoint.size, found.checkpoint.root)
+            ]
+            return self._counted(tips[0]) if tips else []
+        last, tree = self.last, self._tree
+        if found.previous in self._waiting:
+            last, _, tree = self._waiting[found.previous]
+        if found.breaks(last) is not None:
+            return []
+        tree = Tree(tree.size, tree.peaks)
+        tree.append(found.encode())
+        tip = self._waiting.setdefault(found.sha256, Candidate(found, record, tree))
+        return self._counted(tip) if is_signed(record, self._key) else []
+
+    def _counted(self, tip: Candidate) -> list[Candidate]:
+        head, path = self.last.sha256 if self.last else ZEROS, [tip]
+        while path[-1].manifest.previous != head:
+            before = self._waiting.get(path[-1].manifest.previous)
+            if before is None:
+                return []  # it continued one that did not come to count
+            path.append(before)
+        self.last, self._tree = tip.manifest, tip.tree
+        self._waiting = {sha256: one for sha256, one in self._waiting.items() if one.manifest.index > tip.manifest.index}
+        return path[::-1]
 
 
 def records(log: Log, topic: str, begin: int, end: int) -> Iterator[Record]:

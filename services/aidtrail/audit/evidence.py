@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -18,10 +19,10 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from aidtrail import codec, contract
-from aidtrail.audit.checkpoints import Signed, published
+from aidtrail.audit.checkpoints import Counting, Signed, published
 from aidtrail.audit.manifest import Manifest
 from aidtrail.audit.merkle import consistency_path, inclusion_path, leaf_hash, node_hash
-from aidtrail.audit.note import VerifierKey
+from aidtrail.audit.note import MAX_SIGNATURES, Note, VerifierKey
 from aidtrail.audit.tiles import WIDTH, partition_folder, tile_path
 from aidtrail.audit.verifier import BUNDLE, EMPTY_LEAF, EXPORT, KEYS
 from aidtrail.domain.events import (
@@ -161,28 +162,33 @@ def _seals_over(log: Log, topics: Topics, key: VerifierKey, positions: Mapping[i
 
 def _seals(log: Log, topics: Topics, key: VerifierKey) -> Seals | None:
     """None where nothing is sealed yet. What others wrote to the topic, and manifests that do not count, are left out."""
-    kept: list[tuple[Record, Manifest | Signed]] = []
-    last: Manifest | None = None
+    counting, counted, checkpoints = Counting(key), list[tuple[Record, Manifest]](), list[Record]()
     newest: Signed | None = None
     for batch in _batches(log, topics.checkpoints, 0, log.end_offsets(topics.checkpoints)[0]):
         for record in batch:
             found = published(record, key)
-            if isinstance(found, Signed):
-                if newest is None or found.checkpoint.size >= newest.checkpoint.size:
-                    newest = found
-            elif found is None or found.breaks(last) is not None:
+            if found is None:
                 continue
-            else:
-                last = found
-            kept.append((record, found))
+            counted += [(one.record, one.manifest) for one in counting.take(found, record)]
+            if isinstance(found, Signed):
+                checkpoints.append(record)
+                newest = found if newest is None else _newer(newest, found)
     if newest is None:
         return None
     size = newest.checkpoint.size
-    covered = [(record, one) for record, one in kept if isinstance(one, Signed) or one.index < size]
-    manifests = [(record.value or b"", one) for record, one in covered if isinstance(one, Manifest)]
-    if len(manifests) != size:
-        raise UnavailableError(f"{topics.checkpoints} has {len(manifests)} of the {size} manifests that its newest checkpoint covers")
-    return Seals([record for record, _ in covered], [encoded for encoded, _ in manifests], newest, manifests[-1][1])
+    if len(counted) < size:
+        raise UnavailableError(f"{topics.checkpoints} has {len(counted)} of the {size} manifests that its newest checkpoint covers")
+    covered = counted[:size]
+    kept = sorted([*checkpoints, *(record for record, _ in covered)], key=attrgetter("offset"))
+    return Seals(kept, [record.value or b"" for record, _ in covered], newest, covered[-1][1])
+
+
+def _newer(one: Signed, other: Signed) -> Signed:
+    """The checkpoint over more; of two that are equal one note with the signatures of both: who writes it again takes none away."""
+    if one.checkpoint != other.checkpoint:
+        return max(one, other, key=lambda signed: signed.checkpoint.size)
+    signatures = dict.fromkeys((*one.note.signatures, *other.note.signatures))
+    return one._replace(note=Note(one.note.text, tuple(signatures)[:MAX_SIGNATURES]))
 
 
 def _sealed_leaves(tiles: Path, number: int, size: int) -> bytes | None:

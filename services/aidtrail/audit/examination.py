@@ -16,7 +16,7 @@ from aidtrail.domain.donation import Donation
 from aidtrail.domain.events import Event, LedgerStamp, RegistryEvent, SubmissionRefused
 from aidtrail.domain.invariants import invariants
 from aidtrail.domain.registry import EMPTY, Registry, register_all
-from aidtrail.domain.rules import RULES_VERSION
+from aidtrail.domain.rules import RULES_VERSION, Case, Rule, common
 from aidtrail.errors import MalformedError, UndecodableError
 from aidtrail.ledger_store import START, LedgerStore, Row
 from aidtrail.log import Record
@@ -31,6 +31,16 @@ MAX_ROWS = 20_000
 """Entries that are in memory before they go to the store together."""
 
 MILLISECOND = timedelta(milliseconds=1)
+
+ALWAYS_REQUIRED: dict[Rule, tuple[int, str]] = {
+    common.actor_is_enrolled: (1, "meta.actor.actor_id"),
+    common.actor_is_not_retired: (1, "meta.actor.actor_id"),
+    common.actor_acts_for_own_party: (1, "meta.actor.party_id"),
+    common.actor_holds_the_role: (1, "meta.actor.role"),
+    common.signature_is_the_actors: (1, "meta.signature"),
+    common.submission_is_signed_where_required: (2, "meta.signature"),
+}
+"""Rules that stay what they are: from which version of the rules on each is among them, and of what it speaks."""
 
 
 class Registries:
@@ -134,6 +144,8 @@ class Examination:
         self._tail = NO_TAIL
         self._clock = 0
         self._registry_offset = -1
+        self._rules = 1
+        """The version that ruled the last entry that is as it must be: none after it is of one before."""
         self._doubtful: set[str] = set()
         self._next()
 
@@ -156,6 +168,7 @@ class Examination:
         else:
             self.report.followed += 1
             self._follow(entry)
+            self._rules = stamp.rules if self._rules < stamp.rules <= RULES_VERSION else self._rules
         self._tail = Tail(stamp.submitted_offset, codec.sha256(entry.value))
         self._clock = (stamp.recorded_at - EPOCH) // MILLISECOND
         if self._registries.at(stamp.registry_offset).offset == stamp.registry_offset:
@@ -173,13 +186,15 @@ class Examination:
             judge = self._rule_again if stamp.rules == RULES_VERSION else self._check_without_ruling
             finding = judge(entry, stamp, submission)
             stale = self._registries.objection(stamp.registry_offset, self._registry_offset, submission.timestamp)
-            finding = stale or finding
+            finding = self._objection_to_version(stamp.rules) or stale or finding
         if finding is not None:
             self._doubtful |= {donation_id, donation_id if submission is None else donation_of(submission)}
             self.report.differs(Difference(self._topics.recorded, self._number, record.offset, donation_id, *finding))
         elif stamp.rules != RULES_VERSION:
+            self._rules = stamp.rules
             self.report.not_redecidable[stamp.rules] += 1
         else:
+            self._rules = stamp.rules
             self.report.equal += 1
             self.report.resting += donation_id in self._doubtful
 
@@ -239,7 +254,7 @@ class Examination:
         self.report.equal += 1
         if self._doubtful:
             self.report.resting += donation_of(submission) in self._doubtful
-        self._tail, self._clock = Tail(submission.offset, ruled.sha256), clock
+        self._tail, self._clock, self._rules = Tail(submission.offset, ruled.sha256), clock, RULES_VERSION
         self._next()
         return True
 
@@ -272,7 +287,7 @@ class Examination:
         return finding
 
     def _check_without_ruling(self, entry: Entry, stamp: LedgerStamp, submission: Record) -> Finding | None:
-        """Chain, order, bytes, signature, fold and invariants of an entry that another version of the rules decided."""
+        """Chain, order, bytes, actor, signature, fold and invariants of an entry that another version of the rules decided."""
         account = self._accounts.of(donation_of(submission))
         expected = stamp.model_copy(
             update={
@@ -293,10 +308,8 @@ class Examination:
             finding = Finding("refused_event_id", str(_event_id(submission)), str(answered))
         elif stamp != expected:
             finding = first_leaf("meta.ledger", expected.model_dump(), stamp.model_dump())
-        elif event.meta.signature is not None and not signature_verifies(
-            submission.value or b"", entry.ledger_at, event, self._registries.at(stamp.registry_offset)
-        ):
-            finding = Finding("meta.signature", f"one by a key of {event.meta.actor.actor_id}", "another")
+        elif not entry.refused:
+            finding = self._missing(entry, event, stamp, submission)
         before, fault = account.donation, account.fault
         account = self._follow(entry)
         if finding is None and account.fault != fault:
@@ -306,6 +319,23 @@ class Examination:
             new = [sentence for sentence in broken if before is None or sentence not in _broken(before)]
             finding = Finding("invariant", "all to hold", "; ".join(new)) if new else None
         return finding
+
+    def _objection_to_version(self, rules: int) -> Finding | None:
+        if self._rules <= rules <= RULES_VERSION:
+            return None
+        return Finding(
+            "meta.ledger.rules", f"from {self._rules}, as before it, to {RULES_VERSION}, the newest that this release knows", str(rules)
+        )
+
+    def _missing(self, entry: Entry, event: Event, stamp: LedgerStamp, submission: Record) -> Finding | None:
+        """What every version of the rules, from the stamped one on, would have missed in the event."""
+        registry, actor = self._registries.at(stamp.registry_offset), event.meta.actor
+        verifies = signature_verifies(submission.value or b"", entry.ledger_at, event, registry)
+        case = Case(self._accounts.of(event.meta.donation_id).donation, event, actor, registry, stamp.recorded_at, verifies)
+        for rule_, (since, field) in ALWAYS_REQUIRED.items():
+            if stamp.rules >= since and (missed := rule_(case)) is not None:
+                return Finding(field, missed.expected, missed.found)
+        return None
 
     def _follow(self, entry: Entry) -> Account:
         """Go on from what the log says counts."""

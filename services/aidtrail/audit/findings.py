@@ -73,7 +73,7 @@ class Report:
     void: Counter[str] = field(default_factory=Counter)
     """Entries without effect for any reader, by why."""
     not_redecidable: Counter[int] = field(default_factory=Counter)
-    """Entries that keep chain, order, bytes, signature and invariants, by the version of the rules that ruled them: not today's."""
+    """Entries that keep chain, order, bytes, actor, signature and invariants, by the version of the rules that ruled them: not today's."""
     unanswered: int = 0
     """Submissions after the last that was answered: pending."""
     oldest_unanswered: int | None = None

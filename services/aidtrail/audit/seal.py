@@ -4,7 +4,8 @@ Each seal says how far every partition's tree is (a *manifest*), and signs the r
 it can never take back, so nothing is signed before two memories hold it: the topic `checkpoints` and a folder (`tiles` says what lies
 where).
 
-1. The manifest is appended to `checkpoints`. Of several with one index the first counts: between two seals with one key the log decides.
+1. The manifest is appended to `checkpoints`, signed, so that nobody else's is taken for it. Of several with one index the first counts:
+   between two seals with one key the log decides.
 2. Tiles, then `state.json`: files in the folder, synced.
 3. The checkpoint is signed. If there are witnesses, they are asked for their cosignatures: without a quorum of them it is not published.
 4. The checkpoint is appended to `checkpoints`, and written into the folder.
@@ -25,7 +26,7 @@ from itertools import islice
 from pathlib import Path
 
 from aidtrail import metrics
-from aidtrail.audit.checkpoints import Signed, leaf_hashes
+from aidtrail.audit.checkpoints import Signed, drafted, leaf_hashes
 from aidtrail.audit.cuts import Cut
 from aidtrail.audit.folder import Disk, Folder
 from aidtrail.audit.manifest import MAX_BYTES, largest
@@ -130,7 +131,7 @@ class Sealer:
     def _seal(self, sealed: Sealed, view: bytes | None = None) -> None:
         """Everything that was read comes under a new checkpoint."""
         manifest = sealed.next_manifest(view)
-        (appended,) = self._append([manifest.encode()])
+        (appended,) = self._append([self._drafted(manifest.encode())])
         if appended.offset != sealed.next_offset:
             logger.warning("sealer: expected offset %d, found %d: another writer; reading again", sealed.next_offset, appended.offset)
             self.reset()
@@ -145,7 +146,7 @@ class Sealer:
         note = Note(text, (sign(text, self._key),))
         if self._cosign is not None:
             note = self._cosign(note, sealed.manifests)
-        (appended,) = self._append([note.encode()])
+        (appended,) = self._append([Draft(self._topics.checkpoints, 0, self._key.name.encode(), note.encode())])
         if appended.offset == sealed.next_offset:  # if not, the next manifest will not be where it is expected either
             sealed.next_offset += 1
         sealed.newest = Signed(sealed.checkpoint, note)
@@ -192,7 +193,7 @@ class Sealer:
             logger.warning("sealer: the topic has %d of %d manifests; appending the others again", known, sealed.size)
             lost = sealed.manifests_from(known)
             while some := list(islice(lost, MAX_AGAIN)):
-                self._append(some)
+                self._append(map(self._drafted, some))
         if sealed.last is not None and not sealed.is_published:
             self._publish(sealed)
         self._reader.assign({number: tree.size for number, tree in enumerate(sealed.trees)})
@@ -200,11 +201,14 @@ class Sealer:
         logger.info("sealer: %s goes on after %d checkpoints, %d entries", self._key.name, sealed.size, sealed.records)
         return sealed
 
-    def _append(self, values: Iterable[bytes]) -> list[Appended]:
+    def _drafted(self, manifest: bytes) -> Draft:
+        return drafted(manifest, self._topics.checkpoints, self._key)
+
+    def _append(self, drafts: Iterable[Draft]) -> list[Appended]:
         """To the topic. Raises AppendUnknownError."""
         if self._appender is None:
             self._appender = self._log.appender()
-        return self._appender.append([Draft(self._topics.checkpoints, 0, self._key.name.encode(), value) for value in values])
+        return self._appender.append(list(drafts))
 
 
 def _locked(folder: Path) -> int:

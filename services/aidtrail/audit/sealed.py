@@ -11,10 +11,10 @@ import logging
 from collections.abc import Iterator
 from contextlib import closing, suppress
 
-from aidtrail.audit.checkpoints import MAX_BATCH, Leaves, Signed, last_leaves, opened, published, records
+from aidtrail.audit.checkpoints import MAX_BATCH, Counting, Leaves, Signed, is_signed, last_leaves, opened, published, records
 from aidtrail.audit.folder import Folder
 from aidtrail.audit.manifest import Manifest, Stand
-from aidtrail.audit.merkle import leaf_hash
+from aidtrail.audit.merkle import Tree, leaf_hash
 from aidtrail.audit.note import Checkpoint, VerifierKey
 from aidtrail.audit.tiles import Bundles, TiledTree, partition_folder
 from aidtrail.errors import NoteError, SealError, UsageError
@@ -125,21 +125,22 @@ class Sealed:
         size, known, begin, expected = self.size, 0, 0, self.manifests_from(0)
         if self._is_intact(log, topics, end):
             known, begin, expected = size, self.manifest_end, iter(())
-        awaited = next(expected, None)
+        awaited, counting = next(expected, None), Counting(self.key, self.last, Tree.stored(size, self.manifests.node))
         with closing(Leaves(log, topics.recorded, [tree.size for tree in self.trees])) as leaves:
             for record in records(log, topics.checkpoints, begin, end):
                 found = published(record, self.key)
-                if isinstance(found, Signed):
-                    self._take_checkpoint(found, ahead)
-                elif found is not None and known < size:  # one of those that the folder has
+                if isinstance(found, Manifest) and known < size:  # one of those that the folder has
                     if record.value == awaited:
                         known, awaited, self.manifest_end = known + 1, next(expected, None), record.offset + 1
-                    elif awaited is not None and found.index == known and found.previous == Manifest.parse(awaited).previous:
+                    elif awaited is not None and (found.index, found.previous) == _place(awaited) and is_signed(record, self.key):
                         raise self.conflict(f"topic and folder have two manifests {known}", found, Manifest.parse(awaited), self.last)
-                elif found is not None and found.breaks(self.last) is None:
-                    self._take(found, leaves)
-                    self.add(found, record.offset)
-                    known += 1
+                elif found is not None:
+                    for manifest, at, _ in counting.take(found, record):
+                        self._take(manifest, leaves)
+                        self.add(manifest, at.offset)
+                        known += 1
+                    if isinstance(found, Signed):
+                        self._take_checkpoint(found, ahead)
                 self.next_offset = record.offset + 1
         if (encoded := self.folder.read(CHECKPOINT)) is not None:
             try:
@@ -244,3 +245,9 @@ class Sealed:
                 self.folder.keep(f"{EVIDENCE}/{kind}-{number}-{leaf_hash(encoded).hex()[:16]}", encoded)
             self.folder.settle()
         return SealError(f"{what}. Nothing more is signed; the heads are in {self.folder.root / EVIDENCE}")
+
+
+def _place(encoded: bytes) -> tuple[int, bytes]:
+    """What a manifest has in common with every other that could stand in its place."""
+    manifest = Manifest.parse(encoded)
+    return manifest.index, manifest.previous

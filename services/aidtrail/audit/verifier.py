@@ -279,7 +279,7 @@ class Checkpoint(NamedTuple):
 
 
 def opened(note: bytes, log: Key, witnesses: Mapping[str, Key]) -> Checkpoint:
-    """Raises Wrong unless the log's key signed it, and for a wrong signature by any key that is known here."""
+    """Raises Wrong unless the log's key signed it, and for a wrong signature by that key. A wrong one by a witness is none."""
     try:
         text, _, tail = note.decode().rpartition("\n\n")
     except UnicodeDecodeError:
@@ -297,8 +297,13 @@ def opened(note: bytes, log: Key, witnesses: Mapping[str, Key]) -> Checkpoint:
             raise Wrong(f"expected a signature line, found {shown(line)}")
         if (name, value[:4]) in known:
             label, key = known[name, value[:4]]
-            _verify_signature(key, message, value[4:])
-            signed.add(label)
+            try:
+                _verify_signature(key, message, value[4:])
+            except Wrong:
+                if not label:  # a witness's is left out: anybody can write a note again with such a line
+                    raise
+            else:
+                signed.add(label)
     if "" not in signed:
         raise Wrong(f"expected a signature by {log.name} {log.id.hex()}, found none")
     root = unbase64(lines[2])
@@ -2586,7 +2591,10 @@ def read_seals(report: Report, source: Source, trust: Trust) -> Seals:
             seals.require(checkpoint)
         except Wrong as error:
             report.find("C1", "checkpoints", 0, offset, error)
-        if seals.newest is None or checkpoint.size >= seals.newest.size:
+        newest = seals.newest
+        if newest is not None and checkpoint[1:3] == newest[1:3]:  # the same size and root: a note written again takes no witness away
+            seals.newest = newest._replace(witnesses=newest.witnesses | checkpoint.witnesses)
+        elif newest is None or checkpoint.size >= newest.size:
             seals.newest = checkpoint
     return seals
 

@@ -43,9 +43,9 @@ def replay(
     approver, preparer and releaser are distinct; and no submission was passed over. With --cut, also that these are the cut's outcomes.
 
     Does not prove: that the log only grew (who can rewrite submissions, registry and entries together leaves nothing to find); that the
-    person wrote the event whose name it bears (that is for access control and signatures); that append times are true; what another version
-    of the rules decided ('not re-decidable': only chain, order, bytes, signature and invariants are checked); or that the views are right
-    (aidtrail audit rebuild).
+    person wrote the event whose name it bears (that is for access control and signatures); that append times are true; what an earlier
+    version of the rules decided ('not re-decidable': only chain, order, bytes, actor, signature and invariants are checked); or that the
+    views are right (aidtrail audit rebuild).
     """
     settings = config.load()
     with show.bar("entries") as bar:
@@ -100,7 +100,7 @@ def _show_report(found: Report) -> None:
     out.print(table)
     for version, count in sorted(found.not_redecidable.items()):
         out.print(
-            f"not re-decidable: {count:,} entries of rules version {version}; their chain, order, bytes, signature and invariants hold"
+            f"not re-decidable: {count:,} entries of rules version {version}; chain, order, bytes, actor, signature and invariants hold"
         )
     if found.oldest_unanswered is not None:
         out.print(f"unanswered: the oldest waits since {_utc(found.oldest_unanswered)}")

@@ -27,7 +27,8 @@ class Record(Protocol):
     def value(self) -> bytes | None: ...
     @property
     def headers(self) -> Sequence[tuple[str, bytes]]:
-        """Empty but for a trace (`tracing`): each costs every reader time, and none is needed to read the value."""
+        """Empty but for a trace (`tracing`) and the signature of a manifest (`audit.checkpoints`): each costs every reader time, and none
+        is needed to read the value."""
 
 
 class Draft(NamedTuple):
