@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from aidtrail import codec
 from aidtrail import ledger as ledger_module
 from aidtrail.audit.replay import replay
 from aidtrail.chain import read_entry
@@ -17,8 +18,8 @@ from aidtrail.projection import Projection
 from aidtrail.service import drain
 from aidtrail.views import schema
 from aidtrail.views.writer import Writer
-from tests.acts import START, Acts, registry_events, uuid7
-from tests.pipeline import TOPICS
+from tests.acts import START, Acts, padded, registry_events, uuid7
+from tests.pipeline import TOPICS, Pipeline
 
 
 class Zombie(Ledger):
@@ -95,6 +96,31 @@ def test_memory_holds_a_bounded_number_of_donations_over_all_partitions_of_a_pro
     assert held == [3, 3, 3]
     assert (found.entries, found.equal) == (120, 120)
     print(f"60 donations, {sum(held)} of them in memory, 120 submissions ruled on, replayed, 0 differing")
+
+
+def test_the_longest_submission_is_admitted_and_read_again_and_one_byte_more_is_refused(tmp_path: Path, database_url: str) -> None:
+    pipeline = Pipeline(database_url, tmp_path / "first", partitions=1)
+    longest, longer = Acts("KRCS-2026-0001"), Acts("KRCS-2026-0002")
+    pipeline.submit([padded(longest.announced(), codec.MAX_SUBMISSION_BYTES), padded(longer.announced(), codec.MAX_SUBMISSION_BYTES + 1)])
+    pipeline.submit([longest.confirmed(), Acts("KRCS-2026-0003").announced()])
+    pipeline.close()
+    elsewhere = Ledger(pipeline.log, TOPICS, tmp_path / "second", group="elsewhere")
+    drain(elsewhere, lambda: True)
+    next_submission = elsewhere._mine[0].next_submission
+    elsewhere.close()
+
+    with schema.connect(database_url) as connection:
+        rows = connection.execute('SELECT outcome, donation_id, event_type FROM live.entries ORDER BY "offset"').fetchall()
+        (refusal,) = connection.execute("SELECT reason, expected, found FROM live.refusals").fetchall()
+
+    assert rows == [
+        ("admitted", "KRCS-2026-0001", "PledgeAnnounced"),
+        ("refused", "KRCS-2026-0002", "SubmissionRefused"),
+        ("admitted", "KRCS-2026-0001", "PledgeConfirmed"),
+        ("admitted", "KRCS-2026-0003", "PledgeAnnounced"),
+    ]
+    assert refusal == ("undecodable", f"at most {codec.MAX_SUBMISSION_BYTES} bytes", f"{codec.MAX_SUBMISSION_BYTES + 1}, at byte 0")
+    assert next_submission == 4
 
 
 def answered(log: MemoryLog, database: str) -> dict[int, int]:

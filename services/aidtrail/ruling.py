@@ -69,7 +69,7 @@ def rule(account: Account, record: Record, tail: Tail, clock: int, registry: Reg
     ledger_at = 0
     refusal: Refusal | None
     try:
-        decoded, ledger_at = codec.read(value)
+        decoded, ledger_at = codec.read_submission(value)
     except UndecodableError as error:
         refusal = Refusal("undecodable", error.expected, f"{error.found}, at byte {error.position}")
     except MalformedError as error:

@@ -30,6 +30,9 @@ appended before, but two brokers' clocks may differ."""
 MAX_ROWS = 20_000
 """Entries that are in memory before they go to the store together."""
 
+MAX_UNREAD = 1000
+"""Entries that could not be decoded, of which it is remembered, until later ones come, whether an outcome follows them."""
+
 MILLISECOND = timedelta(milliseconds=1)
 
 
@@ -135,6 +138,8 @@ class Examination:
         self._clock = 0
         self._registry_offset = -1
         self._doubtful: set[str] = set()
+        self._unread: dict[bytes, int] = {}
+        """Of the newest entries that could not be decoded, SHA-256 and offset."""
         self._next()
 
     def take(self, record: Record) -> None:
@@ -150,6 +155,7 @@ class Examination:
         stamp = entry.stamp
         if reason is not None or stamp is None:
             self.report.voids_entry(Void(self._number, record.offset, donation_id, reason or ""))
+            self._look_for_a_chain_of_its_own(entry)
             return
         if self._begun:
             self._examine(entry, stamp)
@@ -160,6 +166,21 @@ class Examination:
         self._clock = (stamp.recorded_at - EPOCH) // MILLISECOND
         if self._registries.at(stamp.registry_offset).offset == stamp.registry_offset:
             self._registry_offset = stamp.registry_offset
+
+    def _look_for_a_chain_of_its_own(self, entry: Entry) -> None:
+        """What no reader can decode is void for all of them. If an outcome follows it, then for who wrote that it counts: the two go on
+        apart, and all that comes after is void as well."""
+        if entry.fault == "undecodable":
+            self._unread[codec.sha256(entry.value)] = entry.record.offset
+            if len(self._unread) > MAX_UNREAD:
+                del self._unread[next(iter(self._unread))]
+        elif entry.stamp is not None:
+            offset = self._unread.pop(entry.stamp.previous_outcome_sha256, None)
+            if offset is not None:
+                found = f"one that none can, and the outcome at offset {entry.record.offset} follows it"
+                self.report.differs(
+                    Difference(self._topics.recorded, self._number, offset, "", "value", "one that readers can decode", found)
+                )
 
     def _examine(self, entry: Entry, stamp: LedgerStamp) -> None:
         record, donation_id = entry.record, entry.donation_id or NO_DONATION
