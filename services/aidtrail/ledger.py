@@ -126,7 +126,7 @@ class Partition:
         tail, clock = self.position.tail, self.position.clock
         for record in records:
             entry = read_entry(record)
-            account = self._account(entry.donation_id or NO_DONATION)
+            account = self._account(NO_DONATION if entry.donation_id is None else entry.donation_id)
             reason = void_reason(entry, tail, account.head, self._partitions)
             if reason is not None or entry.event is None or entry.stamp is None:
                 metrics.VOID.labels("ledger", reason).inc()

@@ -23,7 +23,7 @@ from aidtrail.domain.events import Event, SubmissionRefused
 from aidtrail.domain.fold import apply
 from aidtrail.domain.money import Amounts
 from aidtrail.errors import FoldError
-from aidtrail.log import Record
+from aidtrail.log import Record, partition_of
 from aidtrail.logs import about
 from aidtrail.tracing import Spans
 from aidtrail.views import digest
@@ -202,10 +202,15 @@ class Projection:
 
     def _load(self, records: Mapping[int, Sequence[Record]], batch: Batch) -> Set[str]:
         """Bring every donation of the batch into memory, with one query for all that are not there; returns which these are. A record whose
-        key is not its donation is void, so keys alone say it."""
+        key is not its donation is void, so keys alone say it. A donation that is named elsewhere than at home is left out: it has no event
+        there, and what another projector does with it would go unseen."""
         accounts = self._accounts
-        partition_of = {record.key: partition for partition, records_of in records.items() for record in records_of}
-        named = {donation_id: partition for key, partition in partition_of.items() if (donation_id := _text(key)) is not None}
+        named = {
+            donation_id: partition
+            for partition, records_of in records.items()
+            for key in dict.fromkeys([record.key for record in records_of])
+            if key is not None and (donation_id := _text(key)) is not None and partition_of(key, self._partitions) == partition
+        }
         missing: dict[str, int] = {}
         for donation_id, partition in named.items():
             if donation_id in accounts:
@@ -277,10 +282,10 @@ _BLANK = Account()
 _STEP = {step: metrics.STEP_SECONDS.labels("projector", step) for step in ("load", "fold", "write")}
 
 
-def _text(key: bytes | None) -> str | None:
+def _text(key: bytes) -> str | None:
     """A record's key, None where it can be no donation's: PostgreSQL takes no U+0000, and memory not what is longer than any id."""
     try:
-        text = (key or b"").decode()
+        text = key.decode()
     except UnicodeDecodeError:
         return None
     return None if "\0" in text or len(text) > MAX_DONATION_ID else text

@@ -150,7 +150,7 @@ class Examination:
         if self._begun and self._is_as_expected(record):
             return
         entry = read_entry(record)
-        donation_id = entry.donation_id or NO_DONATION
+        donation_id = NO_DONATION if entry.donation_id is None else entry.donation_id
         reason = void_reason(entry, self._tail, self._accounts.of(donation_id).head, self._partitions)
         stamp = entry.stamp
         if reason is not None or stamp is None:
@@ -183,7 +183,8 @@ class Examination:
                 )
 
     def _examine(self, entry: Entry, stamp: LedgerStamp) -> None:
-        record, donation_id = entry.record, entry.donation_id or NO_DONATION
+        record, donation_id = entry.record, entry.donation_id
+        assert donation_id is not None
         submission = self._answered_by(record.offset, stamp.submitted_offset)
         finding: Finding | None
         if submission is None:
