@@ -16,6 +16,7 @@ from aidtrail.log.memory import MemoryLog
 from aidtrail.producer import Producer
 from aidtrail.projector import Projector
 from aidtrail.service import drain
+from aidtrail.views import schema
 from tests.acts import START, Acts, money, registry_events
 from tests.pipeline import TOPICS, Pipeline
 from tests.replaying import stamped
@@ -153,3 +154,17 @@ def test_an_event_of_a_donation_without_a_name_is_no_event_of_the_one_that_undec
     assert voids(database_url) == [(0, 2, "its submission was answered before"), (0, 3, "it does not follow the partition's last outcome")]
     assert found.void == {reason: 1 for _, _, reason in voids(database_url)}
     assert [difference[2:5] for difference in found.differences] == [(1, "", "meta.donation_id")]
+
+
+def test_a_projector_whose_build_is_dropped_while_it_is_idle_goes_on_in_the_one_that_is_live(tmp_path: Path, database_url: str) -> None:
+    pipeline = Pipeline(database_url, tmp_path, partitions=1)
+    pipeline.submit([Acts(NAMES[0]).announced()])
+    compared = rebuild(pipeline.log, TOPICS, database_url)
+    with schema.connect(database_url) as connection:
+        schema.go_live(connection, compared.build)
+        schema.drop_build(connection, compared.live)
+
+    pipeline.submit([Acts(NAMES[1]).announced()])
+    pipeline.close()
+
+    assert outcomes(database_url, 0) == [("admitted", NAMES[0]), ("admitted", NAMES[1])]
