@@ -12,6 +12,7 @@ from aidtrail.audit.replay import replay
 from aidtrail.chain import read_entry
 from aidtrail.domain import events as e
 from aidtrail.ledger import Ledger
+from aidtrail.log import partition_of
 from aidtrail.log.memory import MemoryLog
 from aidtrail.producer import Producer
 from aidtrail.projection import Projection
@@ -20,6 +21,7 @@ from aidtrail.views import schema
 from aidtrail.views.writer import Writer
 from tests.acts import START, Acts, padded, registry_events, uuid7
 from tests.pipeline import TOPICS, Pipeline
+from tests.replaying import forge
 
 
 class Zombie(Ledger):
@@ -121,6 +123,33 @@ def test_the_longest_submission_is_admitted_and_read_again_and_one_byte_more_is_
     ]
     assert refusal == ("undecodable", f"at most {codec.MAX_SUBMISSION_BYTES} bytes", f"{codec.MAX_SUBMISSION_BYTES + 1}, at byte 0")
     assert next_submission == 4
+
+
+@pytest.mark.parametrize("claimed", [5, 10**9, 2**63 - 1])
+def test_a_partition_whose_last_outcome_claims_a_submission_that_is_not_there_is_left_alone_and_the_others_go_on(
+    claimed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = MemoryLog()
+    TOPICS.create(log, 2)
+    homes = [[name for number in range(40) if partition_of((name := f"KRCS-2026-{number:04d}").encode(), 2) == home] for home in range(2)]
+    with Producer(log, TOPICS) as producer:
+        producer.register(registry_events())
+        producer.submit([Acts(name).announced() for name in (homes[0][0], *homes[1][:3])])
+    forge(log, Acts(homes[0][1]).announced(), 0, submitted_offset=claimed)
+    ledger = Ledger(log, TOPICS, tmp_path, group="ledger")
+    drain(ledger, lambda: True)
+    left_alone = log.end_offsets(TOPICS.recorded)
+    committed = log.committed("ledger", TOPICS.submitted)
+    monkeypatch.setattr(ledger_module, "LOOK_SECONDS", 0.0)
+    with Producer(log, TOPICS) as producer:
+        producer.submit([Acts(name).announced() for name in homes[0][2:8]])
+    drain(ledger, lambda: True)
+    ledger.close()
+
+    assert left_alone == {0: 1, 1: 3}
+    assert committed == {1: 3}, "where nothing is read the lag grows, and is seen"
+    assert f"partition 0 is left alone: its last outcome answers submission {claimed}, and donations.submitted ends at 1" in caplog.text
+    assert log.end_offsets(TOPICS.recorded) == {0: 2 if claimed == 5 else 1, 1: 3}, "it goes on where the log has grown so far"
 
 
 def answered(log: MemoryLog, database: str) -> dict[int, int]:
