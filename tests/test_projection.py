@@ -1,9 +1,11 @@
 """What a projector makes of entries that somebody forged, and of submissions that went astray: as the ledger does, and it goes on."""
 
+import random
 from pathlib import Path
 from typing import Any
 
 import psycopg
+import pytest
 
 from aidtrail import codec
 from aidtrail.audit.rebuild import rebuild
@@ -14,7 +16,7 @@ from aidtrail.ledger import Ledger
 from aidtrail.log import Draft, partition_of
 from aidtrail.log.memory import MemoryLog
 from aidtrail.producer import Producer
-from aidtrail.projector import Projector
+from aidtrail.projector import Projector, unpark
 from aidtrail.service import drain
 from aidtrail.views import schema
 from tests.acts import Acts, money, registry_events
@@ -127,6 +129,46 @@ def test_an_event_of_a_donation_without_a_name_is_no_event_of_the_one_that_undec
     assert voids(database_url) == [(0, 2, "its submission was answered before"), (0, 3, "it does not follow the partition's last outcome")]
     assert found.void == {reason: 1 for _, _, reason in voids(database_url)}
     assert [difference[2:5] for difference in found.differences] == [(1, "", "meta.donation_id")]
+
+
+UNFORESEEN = {
+    "no status": [Acts(HERE[0]).instructed(approval_id="NOPE"), Acts(HERE[0]).withdrawn()],
+    "no room in an index": [
+        Acts(HERE[0]).requested("A2", amount="1").model_copy(update={"approval_id": random.Random(1).randbytes(6000).hex()})
+    ],
+}
+"""What no rule admits, and the fold takes."""
+
+
+@pytest.mark.parametrize("what", UNFORESEEN)
+def test_a_donation_whose_forged_event_leaves_it_without_a_status_is_parked_there_and_the_others_go_on(
+    what: str, tmp_path: Path, database_url: str
+) -> None:
+    """Whatever the batches: a rebuild, which has all in one, is equal."""
+    pipeline = Pipeline(database_url, tmp_path, partitions=PARTITIONS)
+    assert isinstance(pipeline.log, MemoryLog)
+    acts = Acts(HERE[0])
+    pipeline.submit([acts.announced(), acts.requested(amount="1000"), acts.rejected()])
+    offsets = [forge(pipeline.log, event, 0) for event in UNFORESEEN[what]]
+    pipeline.catch_up_views()
+    forge(pipeline.log, acts.amended(reason="after it"), 0)
+    pipeline.catch_up_views()
+    pipeline.submit([Acts(HERE[number]).announced() for number in range(1, 5)])
+    compared = rebuild(pipeline.log, TOPICS, database_url)
+    why_not = unpark(database_url)
+    pipeline.close()
+
+    assert rows(database_url, 'SELECT donation_id, "offset" FROM live.parked') == [(HERE[0], offsets[0])]
+    assert rows(database_url, f"SELECT version, headline FROM live.donations WHERE donation_id = '{HERE[0]}'") == [(3, "not_approved")]  # noqa: S608
+    assert rows(database_url, "SELECT count(*) FROM live.donations") > [(1,)]
+    assert (compared.total_differences, compared.sha256) == (0, compared.live_sha256)
+    assert list(why_not) == [HERE[0]]
+    assert why_not[HERE[0]] is not None
+
+
+def test_a_value_that_postgresql_cannot_hold_is_no_outage() -> None:
+    with pytest.raises(psycopg.errors.ProgramLimitExceeded), schema.outages():
+        raise psycopg.errors.ProgramLimitExceeded("index row requires 12032 bytes, maximum size is 8191")
 
 
 def test_a_projector_whose_build_is_dropped_while_it_is_idle_goes_on_in_the_one_that_is_live(tmp_path: Path, database_url: str) -> None:
