@@ -1,6 +1,7 @@
 """The ledger beside others of its kind, step by step, on the memory log."""
 
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,68 @@ def test_a_partition_whose_last_outcome_claims_a_submission_that_is_not_there_is
     assert committed == {1: 3}, "where nothing is read the lag grows, and is seen"
     assert f"partition 0 is left alone: its last outcome answers submission {claimed}, and donations.submitted ends at 1" in caplog.text
     assert log.end_offsets(TOPICS.recorded) == {0: 2 if claimed == 5 else 1, 1: 3}, "it goes on where the log has grown so far"
+
+
+def with_text(event: e.Event, **changes: object) -> e.Event:
+    return event.model_copy(update=changes)
+
+
+_FIRST, _SECOND = Acts(), Acts(start=START + timedelta(hours=1))
+FORGED: dict[str, tuple[list[e.Event], dict[str, Any], e.Event, str, str]] = {
+    "a fold that fails": (
+        [_FIRST.announced(), with_text(_FIRST.released("D1"), disbursement_id="e\u0301")],
+        {},
+        _SECOND.confirmed(),
+        "donation_is_parked",
+        r"DisbursementReleased of KRCS-2026-0001: version 1 has no 'e\u0301'",
+    ),
+    "a donor with a line feed": (
+        [with_text(_FIRST.announced(), donor="K\nRCS")],
+        {},
+        _SECOND.confirmed(),
+        "donor_acts",
+        "an officer of KRCS",
+    ),
+    "a donor of 12,000 letters": (
+        [with_text(_FIRST.announced(), donor="K" * 12_000)],
+        {},
+        _SECOND.confirmed(),
+        "donor_acts",
+        "an officer of KRCS",
+    ),
+    "the end of time": (
+        [_FIRST.announced(valid_until=None), _FIRST.requested(amount="1000")],
+        {"recorded_at": datetime(9999, 12, 31, tzinfo=UTC)},
+        _SECOND.approved(),
+        "cannot_be_ruled",
+        "OverflowError",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", FORGED)
+def test_whatever_a_forged_entry_makes_of_a_donation_the_ledger_refuses_and_goes_on(what: str, tmp_path: Path) -> None:
+    forged, stamp, submission, reason, found = FORGED[what]
+    log = MemoryLog()
+    TOPICS.create(log, 1)
+    others = [Acts(f"KRCS-2026-{number:04d}").announced() for number in (8, 9)]
+    with Producer(log, TOPICS) as producer:
+        producer.register(registry_events())
+        producer.submit([*forged, submission, *others])
+    for event in forged:
+        forge(log, event, 0, **stamp)
+    ledger = Ledger(log, TOPICS, tmp_path, group="ledger")
+    drain(ledger, lambda: True)
+    ledger.close()
+    replayed = replay(log, TOPICS)
+
+    outcomes = [read_entry(record).event for record in log._topics[TOPICS.recorded][0][len(forged) :]]
+    refusal = outcomes[0]
+    assert isinstance(refusal, e.SubmissionRefused)
+    assert (refusal.reason, refusal.found) == (reason, found)
+    assert codec.decode(codec.encode(refusal)) == refusal, "it says nothing that an event could not"
+    assert [event.type for event in outcomes[1:] if event is not None] == ["PledgeAnnounced"] * 2
+    assert replayed.equal == 3, "who rules again comes to the same"
 
 
 def answered(log: MemoryLog, database: str) -> dict[int, int]:

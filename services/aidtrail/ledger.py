@@ -22,7 +22,7 @@ from aidtrail.ledger_store import START, LedgerStore, Position, Row
 from aidtrail.log import Appended, Appender, Log, Record
 from aidtrail.logs import about
 from aidtrail.registry_reader import RegistryReader
-from aidtrail.ruling import EPOCH, NO_DONATION, Account, Outcome, donation_of, restore, rule
+from aidtrail.ruling import CANNOT_BE_FOLDED, CANNOT_BE_RULED, EPOCH, NO_DONATION, Account, Outcome, donation_of, restore, rule
 from aidtrail.service import LOOK_SECONDS, Watch
 from aidtrail.topics import Topics, require_write
 from aidtrail.tracing import Spans
@@ -293,7 +293,8 @@ class Ledger:
             assert outcome.refusal is not None
             where: dict[str, object] = {"topic": self._topics.submitted, "partition": number, "offset": outcome.submitted_offset}
             where |= about(event=outcome.event) | spans.ids(number, outcome.submitted_offset)
-            logger.info("ledger: refused: %s", outcome.refusal.reason, extra=where)
+            level = logging.ERROR if outcome.refusal.reason in (CANNOT_BE_FOLDED, CANNOT_BE_RULED) else logging.INFO
+            logger.log(level, "ledger: refused: %s", outcome.refusal.reason, extra=where)
             spans.say(number, outcome.submitted_offset, "aidtrail.refused", outcome.refusal.reason)
         if len(refused) > MAX_TOLD:
             logger.info("ledger: partition %d: %d more were refused in this batch", number, len(refused) - MAX_TOLD)

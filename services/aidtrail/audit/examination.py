@@ -94,7 +94,7 @@ class Accounts:
             event, _ = codec.read_recorded(row.value)
             assert isinstance(event, Event)
             submission = event.refused_event_id if isinstance(event, SubmissionRefused) else event.meta.event_id
-            _follow(account, event, row.value, submission, row.submission_sha256)
+            restore(account, event, row.value, submission, row.submission_sha256)
         return account
 
     def keep(self, row: Row) -> None:
@@ -256,7 +256,7 @@ class Examination:
             return False
         clock = max(self._clock, submission.timestamp)
         same, ruled = self._ruled(record, submission, clock, self._registry_offset)
-        if not same or not isinstance(ruled, Outcome):
+        if not same:
             return False
         self.report.equal += 1
         if self._doubtful:
@@ -265,21 +265,16 @@ class Examination:
         self._next()
         return True
 
-    def _ruled(self, record: Record, submission: Record, clock: int, registry_offset: int) -> tuple[bool, Outcome | Finding]:
+    def _ruled(self, record: Record, submission: Record, clock: int, registry_offset: int) -> tuple[bool, Outcome]:
         """What the rules give, and whether it is this very record: then the account is as after it, else as it was."""
         account = self._accounts.of(donation_of(submission))
         before, seen = (account.donation, account.head), len(account.seen)
         registry = self._registries.at(registry_offset)
-        ruled: Outcome | Finding
-        try:
-            ruled = rule(account, submission, self._tail, clock, registry, self._topics, self._partitions)
-        except Exception as error:  # only a state that no rule has made can raise
-            ruled = Finding("outcome", "one that the rules give", f"they raise {type(error).__name__}: {error}")
-        else:
-            if ruled.draft.value == record.value and ruled.draft.key == record.key:
-                if ruled.event is not None:
-                    self._accounts.keep(Row(donation_of(submission), record.offset, ruled.submission_sha256, ruled.draft.value))
-                return True, ruled
+        ruled = rule(account, submission, self._tail, clock, registry, self._topics, self._partitions)
+        if ruled.draft.value == record.value and ruled.draft.key == record.key:
+            if ruled.event is not None:
+                self._accounts.keep(Row(donation_of(submission), record.offset, ruled.submission_sha256, ruled.draft.value))
+            return True, ruled
         account.donation, account.head = before
         if len(account.seen) > seen:
             account.seen.popitem()
@@ -289,7 +284,7 @@ class Examination:
         same, ruled = self._ruled(entry.record, submission, self._clock, stamp.registry_offset)
         if same:
             return None
-        finding = first_difference(ruled.draft.value, entry) if isinstance(ruled, Outcome) else ruled
+        finding = first_difference(ruled.draft.value, entry)
         self._follow(entry)
         return finding
 
@@ -335,17 +330,10 @@ class Examination:
         assert entry.donation_id is not None
         account = self._accounts.of(entry.donation_id)
         submission, digest = submission_of(entry)
-        _follow(account, entry.event, entry.value, submission, digest)
+        restore(account, entry.event, entry.value, submission, digest)
         if submission is not None:
             self._accounts.keep(Row(entry.donation_id, entry.record.offset, digest, entry.value))
         return account
-
-
-def _follow(account: Account, event: Event, value: bytes, submission: UUID | None, digest: bytes) -> None:
-    try:
-        restore(account, event, value, submission, digest)
-    except Exception as error:  # a forged event may be one that no fold foresees
-        account.fault = f"{type(error).__name__}: {error}"
 
 
 def _broken(donation: Donation) -> list[str]:
