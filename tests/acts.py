@@ -13,6 +13,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from aidtrail import codec
 from aidtrail.domain import events as e
 from aidtrail.domain.donation import terms_sha256
 from aidtrail.domain.money import Money
@@ -374,6 +375,18 @@ class Acts:
     def _keep_terms(self, event: e.PledgeAnnounced | e.PledgeAmended) -> None:
         for name in ("beneficiary", "route", "purpose", "earmark", "amounts"):
             self._terms[name] = getattr(event, name)
+
+
+def padded(event: e.Event, size: int) -> e.Event:
+    """The event with so much evidence that its encoding has `size` bytes. Requires some kilobytes."""
+
+    def with_evidence(*lengths: int) -> e.Event:
+        evidence = tuple(e.Evidence(kind="scan", sha256=bytes(32), uri="x" * length) for length in lengths)
+        return event.model_copy(update={"meta": event.meta.model_copy(update={"evidence": evidence})})
+
+    lengths = [900] * ((size - len(codec.encode(event))) // 940)
+    lengths[-1] += size - len(codec.encode(with_evidence(*lengths)))
+    return with_evidence(*lengths)
 
 
 def full_life(donation_id: str = "KRCS-2026-0001", start: datetime = START) -> Iterator[e.Event]:

@@ -10,10 +10,10 @@ from uuid import uuid4
 
 from aidtrail import codec
 from aidtrail.audit.findings import Difference, Report
-from aidtrail.chain import NO_HEAD, Head, read_entry
+from aidtrail.chain import NO_HEAD, NO_TAIL, Head, Tail, read_entry, void_reason
 from aidtrail.domain import events as e
 from aidtrail.ledger import Ledger
-from aidtrail.log import Log, Record, partition_of
+from aidtrail.log import Draft, Log, Record, partition_of
 from aidtrail.log.memory import MemoryLog, MemoryRecord
 from aidtrail.producer import Producer
 from aidtrail.ruling import EPOCH
@@ -184,6 +184,33 @@ class Forger:
 
     def _record(self, offset: int, event: e.Event) -> MemoryRecord:
         return MemoryRecord(TOPICS.recorded, self.partition, offset, 0, event.meta.donation_id.encode(), codec.encode(event))
+
+
+def forge(log: MemoryLog, event: e.Event, partition: int, head: Head | None = None, **stamp: Any) -> int:
+    """Append an admission that answers the next submission and chains to the partition's last outcome, and to the donation's head there
+    (or to the one given); returns its offset."""
+    tail, heads = NO_TAIL, {event.meta.donation_id: NO_HEAD}
+    for record in log._topics[TOPICS.recorded][partition]:
+        entry = read_entry(record)
+        if entry.stamp is None or entry.donation_id is None:
+            continue
+        if void_reason(entry, tail, heads.get(entry.donation_id, NO_HEAD), log.partitions(TOPICS.recorded)) is None:
+            tail = Tail(entry.stamp.submitted_offset, codec.sha256(entry.value))
+            if not entry.refused:
+                heads[entry.donation_id] = Head(entry.stamp.version, tail.sha256)
+    version, sha256 = head or heads[event.meta.donation_id]
+    said = {
+        "version": version + 1,
+        "submitted_offset": tail.submitted_offset + 1,
+        "previous_outcome_sha256": tail.sha256,
+        "recorded_at": START,
+        "previous_sha256": sha256,
+        "registry_offset": log.end_offsets(TOPICS.registry)[0] - 1,
+        "rules": 1,
+    }
+    value = codec.encode(stamped(event, e.LedgerStamp.model_construct(**said | stamp)))
+    (place,) = log.append([Draft(TOPICS.recorded, partition, event.meta.donation_id.encode(), value)])
+    return place.offset
 
 
 def stamped(event: e.Event, stamp: e.LedgerStamp) -> e.Event:

@@ -100,28 +100,31 @@ def test_a_signature_is_taken_out_as_if_the_submission_had_been_encoded_without_
     assert codec.unsigned(submission, codec.read(submission)[1]) == codec.encode(event)
 
 
+FIRST_STAMP = LedgerStamp(
+    version=1,
+    submitted_offset=0,
+    previous_outcome_sha256=codec.GENESIS,
+    recorded_at=datetime(1970, 1, 1, tzinfo=UTC),
+    previous_sha256=codec.GENESIS,
+    registry_offset=-1,
+    rules=1,
+)
+WIDEST_STAMP = LedgerStamp(
+    version=2**63 - 1,
+    submitted_offset=2**63 - 1,
+    previous_outcome_sha256=b"\xfe" * 32,
+    recorded_at=datetime(9999, 12, 31, 23, 59, 59, 999000, tzinfo=UTC),
+    previous_sha256=b"\xff" * 32,
+    registry_offset=-(2**63),
+    rules=2**31 - 1,
+)
+
+
 def test_the_first_stamp_and_the_widest_one_are_spliced_in_as_well() -> None:
     submission = codec.encode(EXAMPLES["PledgeAnnounced"])
     ledger_at = codec.read(submission)[1]
-    year_9999 = datetime(9999, 12, 31, 23, 59, 59, 999000, tzinfo=UTC)
 
-    first: dict[str, Any] = {
-        "version": 1,
-        "submitted_offset": 0,
-        "previous_outcome_sha256": codec.GENESIS,
-        "recorded_at": datetime(1970, 1, 1, tzinfo=UTC),
-        "registry_offset": -1,
-        "rules": 1,
-    }
-    widest: dict[str, Any] = {
-        "version": 2**63 - 1,
-        "submitted_offset": 2**63 - 1,
-        "previous_outcome_sha256": b"\xfe" * 32,
-        "recorded_at": year_9999,
-        "registry_offset": -(2**63),
-        "rules": 2**31 - 1,
-    }
-    for stamp in (LedgerStamp(**first, previous_sha256=codec.GENESIS), LedgerStamp(**widest, previous_sha256=b"\xff" * 32)):
+    for stamp in (FIRST_STAMP, WIDEST_STAMP):
         entry = codec.stamped(submission, ledger_at, stamp)
 
         event = codec.decode(entry)
@@ -129,6 +132,13 @@ def test_the_first_stamp_and_the_widest_one_are_spliced_in_as_well() -> None:
         assert event.meta.ledger == stamp
         assert codec.encode(event) == entry
         assert codec.unstamped(entry, ledger_at, stamp) == submission
+
+
+def test_a_submission_leaves_room_for_the_widest_stamp_and_for_no_byte_more() -> None:
+    submission = codec.encode(EXAMPLES["PledgeAnnounced"])
+    added = len(codec.stamped(submission, codec.read(submission)[1], WIDEST_STAMP)) - len(submission)
+
+    assert codec.MAX_SUBMISSION_BYTES + added == codec.MAX_VALUE_BYTES
 
 
 def test_an_event_of_the_registry_has_no_place_for_a_stamp() -> None:

@@ -20,15 +20,17 @@ from aidtrail import codec, contract
 from aidtrail.audit import verifier
 from aidtrail.audit.note import COSIGNATURE, Note, SignerKey, cosign, parse
 from aidtrail.audit.policy import Policy
-from aidtrail.chain import NO_HEAD, NO_TAIL, Head, Tail
+from aidtrail.chain import NO_HEAD, NO_TAIL, Head, Tail, read_entry, void_reason
 from aidtrail.domain import events as e
 from aidtrail.domain.rules import RULES, RULES_VERSION
 from aidtrail.domain.rules.common import ROLES
 from aidtrail.errors import UndecodableError, UsageError
 from aidtrail.log import partition_of
+from aidtrail.log.memory import MemoryRecord
 from aidtrail.ruling import EPOCH
 from tests import test_domain_machine as machine
 from tests.acts import Acts, full_life, money, registry_events
+from tests.replaying import stamped
 from tests.signers import signer
 from tests.worlds import KEY, PARTITIONS, SCHEMAS, TRUSTED, Held, Record, World, judged, projected, proved, rewrite, saved, sealed
 
@@ -182,6 +184,28 @@ class Followed(machine.Lives):
 
 
 _DECODER = verifier.Schemas(SCHEMAS)
+
+
+def test_an_event_that_chains_counts_in_its_home_partition_alone_as_for_every_reader() -> None:
+    head = Head(1, codec.sha256(b"the head"))
+    stamp = e.LedgerStamp(
+        version=2,
+        submitted_offset=0,
+        previous_outcome_sha256=codec.GENESIS,
+        recorded_at=EPOCH,
+        previous_sha256=head.sha256,
+        registry_offset=0,
+        rules=1,
+    )
+    event = stamped(Acts("KRCS-2026-0001").withdrawn(), stamp)
+    record = Record(0, 0, b"KRCS-2026-0001", codec.encode(event))
+    entry = verifier.read_entry(verifier.Record(*record), _DECODER)
+
+    found = [verifier.void_reason(entry, verifier.Tail(), verifier.Head(*head), number, PARTITIONS) for number in range(PARTITIONS)]
+
+    placed = [read_entry(MemoryRecord("donations.recorded", number, *record)) for number in range(PARTITIONS)]
+    assert found == [void_reason(entry, NO_TAIL, head, PARTITIONS) for entry in placed]
+    assert [number for number, reason in enumerate(found) if reason is None] == [partition_of(b"KRCS-2026-0001", PARTITIONS)]
 
 
 def test_lives_of_any_kind_fold_to_the_rows_of_aidtrails_own_fold() -> None:

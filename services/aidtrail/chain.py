@@ -41,9 +41,9 @@ VoidReason = Literal[
     "the key is not the donation",
     "its submission was answered before",
     "it does not follow the partition's last outcome",
+    "the donation belongs to another partition",
     "its version does not follow the head",
     "it does not chain to the head",
-    "the donation belongs to another partition",
 ]
 for _reader in ("ledger", "projector"):
     for _reason in get_args(VoidReason):
@@ -93,26 +93,25 @@ def read_entry(record: Record) -> Entry:
 def void_reason(entry: Entry, tail: Tail, head: Head, partitions: int) -> VoidReason | None:
     """Why an entry has no effect, or None when it counts.
 
-    `tail` is that of the entry's partition (NO_TAIL before the first outcome), `head` the donation's (NO_HEAD before its first event),
-    `partitions` how many the topic has.
+    `tail` is that of the entry's partition (NO_TAIL before the first outcome), `head` the donation's in its home partition (NO_HEAD before
+    its first event), of which an entry elsewhere makes no use, `partitions` how many the topic has.
     """
     if entry.fault is not None:
         return entry.fault
-    stamp, donation_id = entry.stamp, entry.donation_id
+    stamp = entry.stamp
     assert stamp is not None
-    assert donation_id is not None
     if stamp.submitted_offset <= tail.submitted_offset:
         return "its submission was answered before"
     if stamp.previous_outcome_sha256 != tail.sha256:
         return "it does not follow the partition's last outcome"
     if entry.refused:
         return None
+    if partition_of(entry.record.key or b"", partitions) != entry.record.partition:
+        return "the donation belongs to another partition"
     if stamp.version != head.version + 1:
         return "its version does not follow the head"
     if stamp.previous_sha256 != head.sha256:
         return "it does not chain to the head"
-    if stamp.version == 1 and partition_of(donation_id.encode(), partitions) != entry.record.partition:
-        return "the donation belongs to another partition"
     return None
 
 

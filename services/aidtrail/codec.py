@@ -28,6 +28,13 @@ HEADER_BYTES = 5
 MAX_VALUE_BYTES = 256 * 1024
 """Far above any event (a few hundred bytes; a route of 100 legs has 10 KB), far below what would let one record exhaust memory."""
 
+MAX_STAMP_BYTES = 1 + 10 + 10 + 32 + 7 + 32 + 10 + 5
+"""The union's branch and the longest of each field of LedgerStamp: a long has ten bytes at most, milliseconds of the year 9999 seven, an
+int five."""
+
+MAX_SUBMISSION_BYTES = MAX_VALUE_BYTES - (MAX_STAMP_BYTES - 1)
+"""The stamp takes the place of one byte: so every entry can be read that is made of a submission which could."""
+
 SIGNATURE_BYTES = 64
 """Of Ed25519 (RFC 8032). One byte before it says that it is there."""
 
@@ -62,6 +69,13 @@ def read(value: bytes | None) -> tuple[AnyEvent, int]:
         return event_class.model_validate(values), ledger_at
     except ValidationError as error:
         raise malformed(error) from None
+
+
+def read_submission(value: bytes | None) -> tuple[AnyEvent, int]:
+    """As `read`, for what has still to be stamped: a value that no reader could take once it is counts as undecodable."""
+    if value is not None and len(value) > MAX_SUBMISSION_BYTES:
+        raise UndecodableError(f"at most {MAX_SUBMISSION_BYTES} bytes", f"{len(value)}")
+    return read(value)
 
 
 def read_recorded(value: bytes | None) -> tuple[AnyEvent, int]:

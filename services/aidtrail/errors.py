@@ -53,7 +53,8 @@ class AppendUnknownError(AidtrailError):
 
 
 class FenceLostError(AidtrailError):
-    """Another writer holds the position of this partition: nothing was written. Drop the partition's state and claim again."""
+    """Another writer holds the position of this partition, or the build is no longer the live one, or gone: nothing was written. Drop the
+    partition's state and claim again."""
 
 
 class ProofError(AidtrailError):

@@ -7,6 +7,7 @@ twice in such a moment has one outcome all the same: readers count the first (`c
 """
 
 import logging
+import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -21,8 +22,8 @@ from aidtrail.ledger_store import START, LedgerStore, Position, Row
 from aidtrail.log import Appended, Appender, Log, Record
 from aidtrail.logs import about
 from aidtrail.registry_reader import RegistryReader
-from aidtrail.ruling import EPOCH, NO_DONATION, Account, Outcome, donation_of, restore, rule
-from aidtrail.service import Watch
+from aidtrail.ruling import CANNOT_BE_FOLDED, CANNOT_BE_RULED, EPOCH, NO_DONATION, Account, Outcome, donation_of, restore, rule
+from aidtrail.service import LOOK_SECONDS, Watch
 from aidtrail.topics import Topics, require_write
 from aidtrail.tracing import Spans
 
@@ -126,7 +127,7 @@ class Partition:
         tail, clock = self.position.tail, self.position.clock
         for record in records:
             entry = read_entry(record)
-            account = self._account(entry.donation_id or NO_DONATION)
+            account = self._account(NO_DONATION if entry.donation_id is None else entry.donation_id)
             reason = void_reason(entry, tail, account.head, self._partitions)
             if reason is not None or entry.event is None or entry.stamp is None:
                 metrics.VOID.labels("ledger", reason).inc()
@@ -179,6 +180,9 @@ class Ledger:
         self._membership = log.join(group, topics.submitted)
         self._appender: Appender | None = None
         self._mine: dict[int, Partition] = {}
+        self._ahead: frozenset[int] = frozenset()
+        """Partitions of these whose last outcome answers a submission that is not there: they are left alone until the next one may be."""
+        self._looked_at = 0.0
 
     def turn(self) -> int:
         self._follow_membership()
@@ -211,6 +215,8 @@ class Ledger:
     def _follow_membership(self) -> None:
         owned = self._membership.owned()
         if owned == self._mine.keys():
+            if self._ahead and time.monotonic() - self._looked_at >= LOOK_SECONDS:
+                self._assign()
             return
         for number in self._mine.keys() - owned:
             self._drop(number)
@@ -219,7 +225,24 @@ class Ledger:
             partition.max_accounts = share
         for number in sorted(owned - self._mine.keys()):
             self._take(number, share)
+        self._assign()
+
+    def _assign(self) -> None:
+        """Read each partition on from its last outcome. One that claims a submission beyond the end of the log is forged, or the log was
+        cut: nothing can follow it yet, and the other partitions go on."""
+        ends = self._log.end_offsets(self._topics.submitted)
+        self._looked_at = time.monotonic()
         next_submissions = {number: partition.next_submission for number, partition in self._mine.items()}
+        self._ahead = frozenset(number for number, offset in next_submissions.items() if offset > ends[number])
+        for number in sorted(self._ahead):
+            logger.error(
+                "ledger: partition %d is left alone: its last outcome answers submission %d, and %s ends at %d; run an audit replay",
+                number,
+                next_submissions.pop(number) - 1,
+                self._topics.submitted,
+                ends[number],
+                extra={"topic": self._topics.submitted, "partition": number, "offset": ends[number]},
+            )
         self._reader.assign(next_submissions)
         self._membership.commit(next_submissions)  # what another writer answered meanwhile is no lag
 
@@ -270,7 +293,8 @@ class Ledger:
             assert outcome.refusal is not None
             where: dict[str, object] = {"topic": self._topics.submitted, "partition": number, "offset": outcome.submitted_offset}
             where |= about(event=outcome.event) | spans.ids(number, outcome.submitted_offset)
-            logger.info("ledger: refused: %s", outcome.refusal.reason, extra=where)
+            level = logging.ERROR if outcome.refusal.reason in (CANNOT_BE_FOLDED, CANNOT_BE_RULED) else logging.INFO
+            logger.log(level, "ledger: refused: %s", outcome.refusal.reason, extra=where)
             spans.say(number, outcome.submitted_offset, "aidtrail.refused", outcome.refusal.reason)
         if len(refused) > MAX_TOLD:
             logger.info("ledger: partition %d: %d more were refused in this batch", number, len(refused) - MAX_TOLD)

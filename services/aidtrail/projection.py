@@ -1,7 +1,7 @@
 """Folds entries of `recorded` into the rows of one build of the views, batch by batch. Live and rebuild run exactly this.
 
 A bounded number of donations is kept in memory; the others are folded again from the build's own entries when the next event arrives. A
-donation whose fold raises is parked: its row stays as it was, its entries are kept and still chained, and all other donations go on.
+donation whose fold or status raises is parked: its row stays as it was, its entries are kept and still chained, and all others go on.
 """
 
 import logging
@@ -23,7 +23,7 @@ from aidtrail.domain.events import Event, SubmissionRefused
 from aidtrail.domain.fold import apply
 from aidtrail.domain.money import Amounts
 from aidtrail.errors import FoldError
-from aidtrail.log import Record
+from aidtrail.log import Record, partition_of
 from aidtrail.logs import about
 from aidtrail.tracing import Spans
 from aidtrail.views import digest
@@ -37,6 +37,9 @@ Apply = Callable[[Donation | None, Event], Donation | None]
 MAX_BATCH = 20_000
 """Records in one transaction, reached only while catching up: the more of them concern one donation, the fewer rows are written."""
 
+MAX_KEY = 64
+"""Characters of a currency or an approval's id (`events.Id`)."""
+
 
 @dataclass(slots=True)
 class Account:
@@ -44,6 +47,8 @@ class Account:
 
     donation: Donation | None = None
     head: Head = NO_HEAD
+    folded: Head = NO_HEAD
+    """The head but for entries since the donation was parked: that of its status row."""
     parked: bool = False
     announced_on: datetime | None = None
     changed_at: datetime | None = None
@@ -56,6 +61,8 @@ class Account:
     approval_lines: dict[str, str] = field(default_factory=dict)
     term: int = 0
     """What the rows that were last written have added to the partition's sum."""
+    written: tuple[Donation | None, Head, datetime | None, datetime | None] = (None, NO_HEAD, None, None)
+    """`donation`, `folded`, `announced_on` and `changed_at` as they were last written."""
 
     @property
     def is_closed(self) -> bool:
@@ -136,7 +143,7 @@ class Projection:
                 self._fold(partition, records_of, batch, changed)
             sums = dict.fromkeys(batch.moves, 0)
             for partition, account in changed.values():
-                sums[partition] += _add_status(batch, partition, account)
+                sums[partition] += self._status_or_park(batch, partition, account)
             for partition, added in sums.items():
                 _add_sum(batch, partition, added)
         self._settle(folded)
@@ -188,24 +195,29 @@ class Projection:
         with self._writer.transaction():
             self._claims[partition] = claim = self._writer.claim(partition)
             stored = self._writer.load([donation_id])[donation_id]
-            account = Account(head=stored.head, term=digest.term(stored.rows_sha256))
+            account = Account(head=stored.head, folded=stored.head, term=digest.term(stored.rows_sha256))
             try:
                 for _, event in stored.events:
                     account.fold(event, self._apply)
+                batch = Batch(moves={partition: (claim, claim)})
+                _add_sum(batch, partition, _add_status(batch, partition, account))
             except Exception as error:
                 return _short(error)
-            batch = Batch(moves={partition: (claim, claim)})
-            _add_sum(batch, partition, _add_status(batch, partition, account))
             self._writer.unpark(donation_id)
             self._writer.write(batch)
         return None
 
     def _load(self, records: Mapping[int, Sequence[Record]], batch: Batch) -> Set[str]:
         """Bring every donation of the batch into memory, with one query for all that are not there; returns which these are. A record whose
-        key is not its donation is void, so keys alone say it."""
+        key is not its donation is void, so keys alone say it. A donation that is named elsewhere than at home is left out: it has no event
+        there, and what another projector does with it would go unseen."""
         accounts = self._accounts
-        partition_of = {record.key: partition for partition, records_of in records.items() for record in records_of}
-        named = {donation_id: partition for key, partition in partition_of.items() if (donation_id := _text(key)) is not None}
+        named = {
+            donation_id: partition
+            for partition, records_of in records.items()
+            for key in dict.fromkeys([record.key for record in records_of])
+            if key is not None and (donation_id := _text(key)) is not None and partition_of(key, self._partitions) == partition
+        }
         missing: dict[str, int] = {}
         for donation_id, partition in named.items():
             if donation_id in accounts:
@@ -222,7 +234,8 @@ class Projection:
             events, account.head, account.parked, rows_sha256 = stored[donation_id]
             account.term = digest.term(rows_sha256)
             for offset, event in () if account.parked else events:
-                self._fold_or_park(account, event, partition, offset, batch)
+                self._fold_or_park(account, account.head, event, partition, offset, batch)
+            account.written = (account.donation, account.folded, account.announced_on, account.changed_at)
         return named.keys()
 
     def _fold(self, partition: int, records: Sequence[Record], batch: Batch, changed: dict[str, tuple[int, Account]]) -> None:
@@ -253,15 +266,42 @@ class Projection:
             entry_rows.append(_entry_row(entry, "admitted", None, sha256))
             account.head = Head(stamp.version, sha256)
             if not account.parked:
-                self._fold_or_park(account, event, partition, record.offset, batch)
+                self._fold_or_park(account, account.head, event, partition, record.offset, batch)
                 changed[event.meta.donation_id] = (partition, account)
         batch.moves[partition] = (claim, claim._replace(next_offset=records[-1].offset + 1, tail=tail))
 
-    def _fold_or_park(self, account: Account, event: Event, partition: int, offset: int, batch: Batch) -> None:
+    def _status_or_park(self, batch: Batch, partition: int, account: Account) -> int:
+        """As `_add_status`. A donation whose status cannot be had is parked at the first entry after which it is so, wherever the batch
+        began: so a rebuild comes out equal."""
+        try:
+            return _add_status(batch, partition, account)
+        except Exception:
+            assert account.donation is not None
+            donation_id = account.donation.donation_id
+        account.donation, account.folded, account.announced_on, account.changed_at = account.written
+        account.amounts, account.amount_lines, account.approvals, account.approval_lines = {}, "", {}, {}
+        account.parked = False
+        batch.rows["parked"] = [row for row in batch.rows["parked"] if row[0] != donation_id]
+        for row in batch.rows["entries"]:
+            if row[_DONATION_ID] == donation_id and row[_OUTCOME] == "admitted":
+                entry = Head(cast(int, row[_VERSION]), cast(bytes, row[_SHA256]))
+                event, _ = codec.read_recorded(cast(bytes, row[_VALUE]))
+                self._fold_or_park(account, entry, cast(Event, event), partition, cast(int, row[_OFFSET]), batch, self._apply_with_status)
+        return 0 if account.donation is account.written[0] else _add_status(batch, partition, account)
+
+    def _apply_with_status(self, donation: Donation | None, event: Event) -> Donation | None:
+        donation, at = self._apply(donation, event), event.meta.occurred_on
+        _add_status(Batch(), 0, Account(donation, announced_on=at, changed_at=at))
+        return donation
+
+    def _fold_or_park(
+        self, account: Account, entry: Head, event: Event, partition: int, offset: int, batch: Batch, apply: Apply | None = None
+    ) -> None:
         if account.parked:
             return
         try:
-            account.fold(event, self._apply)
+            account.fold(event, apply or self._apply)
+            account.folded = entry
         except Exception as error:  # whatever a fold raises concerns one donation, never the others
             account.parked = True
             batch.rows["parked"].append((event.meta.donation_id, partition, offset, _short(error)))
@@ -277,10 +317,10 @@ _BLANK = Account()
 _STEP = {step: metrics.STEP_SECONDS.labels("projector", step) for step in ("load", "fold", "write")}
 
 
-def _text(key: bytes | None) -> str | None:
+def _text(key: bytes) -> str | None:
     """A record's key, None where it can be no donation's: PostgreSQL takes no U+0000, and memory not what is longer than any id."""
     try:
-        text = (key or b"").decode()
+        text = key.decode()
     except UnicodeDecodeError:
         return None
     return None if "\0" in text or len(text) > MAX_DONATION_ID else text
@@ -294,7 +334,8 @@ def _add_sum(batch: Batch, partition: int, added: int) -> None:
 
 
 def _add_status(batch: Batch, partition: int, account: Account) -> int:
-    """The status row of a donation, and a row for each of its currencies and approvals that changed; returns what that adds to the sum."""
+    """The status row of a donation, and a row for each of its currencies and approvals that changed; returns what that adds to the sum.
+    Where it raises, which takes an event that no rule has admitted, nothing was added to the batch."""
     donation = account.donation
     if donation is None:
         return 0
@@ -305,7 +346,7 @@ def _add_status(batch: Batch, partition: int, account: Account) -> int:
         donation.donation_id,
         partition,
         donation.version,
-        account.head.sha256,
+        account.folded.sha256,
         donation.oversight,
         donation.contribution,
         pledge.donor,
@@ -321,23 +362,35 @@ def _add_status(batch: Batch, partition: int, account: Account) -> int:
         account.changed_at,
         donation.next_deadline,
     )
+    amount_rows: list[Row] = []
+    approval_rows: list[Row] = []
     if account.amounts != amounts:  # most events move no money
         for currency, sums in amounts.items():
             if account.amounts.get(currency) != sums:
-                batch.rows["amounts"].append((donation.donation_id, currency, *sums))
+                amount_rows.append((donation.donation_id, _key(currency), *sums))
         account.amounts = amounts
         account.amount_lines = "".join([digest.amount_line(currency, sums) for currency, sums in sorted(amounts.items())])
     if account.approvals is not donation.approvals:
         for approval_id, approval in donation.approvals.items():
             if account.approvals.get(approval_id) is not approval:
-                approval_row, account.approval_lines[approval_id] = _approval_row(donation.donation_id, approval)
-                batch.rows["approvals"].append(approval_row)
+                approval_row, account.approval_lines[_key(approval_id)] = _approval_row(donation.donation_id, approval)
+                approval_rows.append(approval_row)
         account.approvals = donation.approvals
     lines = [digest.donation_line(row), account.amount_lines, *[line for _, line in sorted(account.approval_lines.items())]]
     rows_sha256 = codec.sha256("".join(lines).encode())
     batch.rows["donations"].append((*row, rows_sha256))
+    batch.rows["amounts"] += amount_rows
+    batch.rows["approvals"] += approval_rows
+    account.written = (donation, account.folded, account.announced_on, account.changed_at)
     before, account.term = account.term, digest.term(rows_sha256)
     return account.term - before
+
+
+def _key(text: str) -> str:
+    """What is in a primary key, which PostgreSQL cannot index at any length: no event that was validated has one as long."""
+    if len(text) > MAX_KEY:
+        raise FoldError(f"an id of {len(text)} characters, where {MAX_KEY} are the most")
+    return text
 
 
 def _approval_row(donation_id: str, approval: Approval) -> tuple[Row, str]:
@@ -410,7 +463,9 @@ def _short(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"[:500]
 
 
-_OUTCOME, _RECORDED_AT = (list(COLUMNS["entries"]).index(column) for column in ("outcome", "recorded_at"))
+_OFFSET, _OUTCOME, _DONATION_ID, _VERSION, _RECORDED_AT, _SHA256, _VALUE = (
+    list(COLUMNS["entries"]).index(column) for column in ("offset", "outcome", "donation_id", "version", "recorded_at", "sha256", "value")
+)
 
 
 def _observe(batch: Batch) -> None:

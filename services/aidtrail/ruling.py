@@ -1,6 +1,7 @@
 """A ruling: what the ledger answers to one submission. Pure, so that a replay rules again with the same outcome, byte for byte."""
 
 import re
+import unicodedata
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -22,6 +23,9 @@ ACTOR = Actor(actor_id="ledger", party_id="AIDTRAIL", role="ledger")
 SOURCE = Source(channel="ledger")
 NO_DONATION = "UNDECODABLE"
 """The donation id of a refusal whose submission says none."""
+
+CANNOT_BE_FOLDED, CANNOT_BE_RULED = "cannot_be_folded", "cannot_be_ruled"
+"""Reasons that no rule gives: something is wrong with the log or with this release."""
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _IS_DONATION_ID = re.compile(DONATION_ID).fullmatch
@@ -59,8 +63,8 @@ def rule(account: Account, record: Record, tail: Tail, clock: int, registry: Reg
     """Rule on one submission, and bring `account`, which must be that of `donation_of(record)`, up to date.
 
     `tail` is the partition's outcome before this one.
-    Depends on nothing but its arguments. `clock` is the latest append time (milliseconds) of the partition's submissions so far, this one's
-    included.
+    Never raises, whatever forged entries have made of the account, and depends on nothing but its arguments. `clock` is the latest append
+    time (milliseconds) of the partition's submissions so far, this one's included.
     """
     value = record.value or b""
     now = _moment(clock)
@@ -68,8 +72,9 @@ def rule(account: Account, record: Record, tail: Tail, clock: int, registry: Reg
     event: Event | None = None
     ledger_at = 0
     refusal: Refusal | None
+    admitted: Donation | None = None
     try:
-        decoded, ledger_at = codec.read(value)
+        decoded, ledger_at = codec.read_submission(value)
     except UndecodableError as error:
         refusal = Refusal("undecodable", error.expected, f"{error.found}, at byte {error.position}")
     except MalformedError as error:
@@ -77,18 +82,18 @@ def rule(account: Account, record: Record, tail: Tail, clock: int, registry: Reg
     else:
         if isinstance(decoded, Event) and not isinstance(decoded, SubmissionRefused):
             event = decoded
-            refusal = _objection(account, record, event, ledger_at, digest, registry, now, partitions)
+            try:
+                refusal = _objection(account, record, event, ledger_at, digest, registry, now, partitions)
+                if refusal is None:
+                    admitted = apply(account.donation, event)
+            except FoldError as error:  # what the ledger itself cannot fold, no view could: it is never admitted
+                refusal = Refusal(CANNOT_BE_FOLDED, "an event that the fold can read", str(error)[:200])
+            except Exception as error:  # a forged entry that counts can bring about a state, or a time, that no rule foresees
+                refusal = Refusal(CANNOT_BE_RULED, "a state that the rules can read", type(error).__name__)
         else:
             refusal = Refusal("not_a_submission", "an event that a producer may submit", decoded.type)
 
     head = account.head
-    admitted: Donation | None = None
-    if refusal is None and event is not None:
-        try:
-            admitted = apply(account.donation, event)
-        except FoldError as error:  # what the ledger itself cannot fold, no view could: it is never admitted
-            refusal = Refusal("cannot_be_folded", "an event that the fold can read", str(error)[:200])
-
     version = head.version if admitted is None else head.version + 1
     stamp = _stamp(
         {
@@ -186,14 +191,21 @@ def _refused(
         refused_event_id=event_id,
         refused_event_type=None if event is None else event.type,
         reason=refusal.reason,
-        expected=refusal.expected,
-        found=refusal.found,
+        expected=_plain(refusal.expected),
+        found=_plain(refusal.found),
         submission_sha256=digest,
     )
 
 
+def _plain(text: str) -> str:
+    """As a refusal may say it (`events.Text`): parts of it can come from a forged entry, whose values nobody validated."""
+    if not text.isprintable() or not unicodedata.is_normalized("NFC", text):
+        text = ascii(text)[1:-1]
+    return text[:2000] or "nothing"
+
+
 def restore(account: Account, event: Event, value: bytes, submission: UUID | None, submission_sha256: bytes) -> None:
-    """Bring an account up to date with an entry of the log that counts."""
+    """Bring an account up to date with an entry of the log that counts. Never raises: forged ones can be such that no fold foresees."""
     if submission is not None:
         account.seen.setdefault(submission, submission_sha256)
     if isinstance(event, SubmissionRefused):
@@ -203,5 +215,5 @@ def restore(account: Account, event: Event, value: bytes, submission: UUID | Non
     if account.fault is None:
         try:
             account.donation = apply(account.donation, event)
-        except FoldError as error:
-            account.fault = str(error)
+        except Exception as error:
+            account.fault = str(error) if isinstance(error, FoldError) else f"{type(error).__name__}: {error}"

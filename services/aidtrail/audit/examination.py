@@ -30,6 +30,9 @@ appended before, but two brokers' clocks may differ."""
 MAX_ROWS = 20_000
 """Entries that are in memory before they go to the store together."""
 
+MAX_UNREAD = 1000
+"""Entries that could not be decoded, of which it is remembered, until later ones come, whether an outcome follows them."""
+
 MILLISECOND = timedelta(milliseconds=1)
 
 ALWAYS_REQUIRED: dict[Rule, tuple[int, str]] = {
@@ -101,7 +104,7 @@ class Accounts:
             event, _ = codec.read_recorded(row.value)
             assert isinstance(event, Event)
             submission = event.refused_event_id if isinstance(event, SubmissionRefused) else event.meta.event_id
-            _follow(account, event, row.value, submission, row.submission_sha256)
+            restore(account, event, row.value, submission, row.submission_sha256)
         return account
 
     def keep(self, row: Row) -> None:
@@ -147,6 +150,8 @@ class Examination:
         self._rules = 1
         """The version that ruled the last entry that is as it must be: none after it is of one before."""
         self._doubtful: set[str] = set()
+        self._unread: dict[bytes, int] = {}
+        """Of the newest entries that could not be decoded, SHA-256 and offset."""
         self._next()
 
     def take(self, record: Record) -> None:
@@ -157,11 +162,12 @@ class Examination:
         if self._begun and self._is_as_expected(record):
             return
         entry = read_entry(record)
-        donation_id = entry.donation_id or NO_DONATION
+        donation_id = NO_DONATION if entry.donation_id is None else entry.donation_id
         reason = void_reason(entry, self._tail, self._accounts.of(donation_id).head, self._partitions)
         stamp = entry.stamp
         if reason is not None or stamp is None:
             self.report.voids_entry(Void(self._number, record.offset, donation_id, reason or ""))
+            self._look_for_a_chain_of_its_own(entry)
             return
         if self._begun:
             self._examine(entry, stamp)
@@ -174,8 +180,24 @@ class Examination:
         if self._registries.at(stamp.registry_offset).offset == stamp.registry_offset:
             self._registry_offset = stamp.registry_offset
 
+    def _look_for_a_chain_of_its_own(self, entry: Entry) -> None:
+        """What no reader can decode is void for all of them. If an outcome follows it, then for who wrote that it counts: the two go on
+        apart, and all that comes after is void as well."""
+        if entry.fault == "undecodable":
+            self._unread[codec.sha256(entry.value)] = entry.record.offset
+            if len(self._unread) > MAX_UNREAD:
+                del self._unread[next(iter(self._unread))]
+        elif entry.stamp is not None:
+            offset = self._unread.pop(entry.stamp.previous_outcome_sha256, None)
+            if offset is not None:
+                found = f"one that none can, and the outcome at offset {entry.record.offset} follows it"
+                self.report.differs(
+                    Difference(self._topics.recorded, self._number, offset, "", "value", "one that readers can decode", found)
+                )
+
     def _examine(self, entry: Entry, stamp: LedgerStamp) -> None:
-        record, donation_id = entry.record, entry.donation_id or NO_DONATION
+        record, donation_id = entry.record, entry.donation_id
+        assert donation_id is not None
         submission = self._answered_by(record.offset, stamp.submitted_offset)
         finding: Finding | None
         if submission is None:
@@ -249,7 +271,7 @@ class Examination:
             return False
         clock = max(self._clock, submission.timestamp)
         same, ruled = self._ruled(record, submission, clock, self._registry_offset)
-        if not same or not isinstance(ruled, Outcome):
+        if not same:
             return False
         self.report.equal += 1
         if self._doubtful:
@@ -258,21 +280,16 @@ class Examination:
         self._next()
         return True
 
-    def _ruled(self, record: Record, submission: Record, clock: int, registry_offset: int) -> tuple[bool, Outcome | Finding]:
+    def _ruled(self, record: Record, submission: Record, clock: int, registry_offset: int) -> tuple[bool, Outcome]:
         """What the rules give, and whether it is this very record: then the account is as after it, else as it was."""
         account = self._accounts.of(donation_of(submission))
         before, seen = (account.donation, account.head), len(account.seen)
         registry = self._registries.at(registry_offset)
-        ruled: Outcome | Finding
-        try:
-            ruled = rule(account, submission, self._tail, clock, registry, self._topics, self._partitions)
-        except Exception as error:  # only a state that no rule has made can raise
-            ruled = Finding("outcome", "one that the rules give", f"they raise {type(error).__name__}: {error}")
-        else:
-            if ruled.draft.value == record.value and ruled.draft.key == record.key:
-                if ruled.event is not None:
-                    self._accounts.keep(Row(donation_of(submission), record.offset, ruled.submission_sha256, ruled.draft.value))
-                return True, ruled
+        ruled = rule(account, submission, self._tail, clock, registry, self._topics, self._partitions)
+        if ruled.draft.value == record.value and ruled.draft.key == record.key:
+            if ruled.event is not None:
+                self._accounts.keep(Row(donation_of(submission), record.offset, ruled.submission_sha256, ruled.draft.value))
+            return True, ruled
         account.donation, account.head = before
         if len(account.seen) > seen:
             account.seen.popitem()
@@ -282,7 +299,7 @@ class Examination:
         same, ruled = self._ruled(entry.record, submission, self._clock, stamp.registry_offset)
         if same:
             return None
-        finding = first_difference(ruled.draft.value, entry) if isinstance(ruled, Outcome) else ruled
+        finding = first_difference(ruled.draft.value, entry)
         self._follow(entry)
         return finding
 
@@ -343,17 +360,10 @@ class Examination:
         assert entry.donation_id is not None
         account = self._accounts.of(entry.donation_id)
         submission, digest = submission_of(entry)
-        _follow(account, entry.event, entry.value, submission, digest)
+        restore(account, entry.event, entry.value, submission, digest)
         if submission is not None:
             self._accounts.keep(Row(entry.donation_id, entry.record.offset, digest, entry.value))
         return account
-
-
-def _follow(account: Account, event: Event, value: bytes, submission: UUID | None, digest: bytes) -> None:
-    try:
-        restore(account, event, value, submission, digest)
-    except Exception as error:  # a forged event may be one that no fold foresees
-        account.fault = f"{type(error).__name__}: {error}"
 
 
 def _broken(donation: Donation) -> list[str]:

@@ -54,7 +54,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -780,15 +780,16 @@ def void_reason(entry: Entry, tail: Tail, head: Head, partition: int, partitions
         return "it does not follow the partition's last outcome"
     if entry.refused:
         return None
+    if partition_of(entry.event.meta["donation_id"].encode(), partitions) != partition:
+        return "the donation belongs to another partition"
     if stamp["version"] != head.version + 1:
         return "its version does not follow the head"
     if stamp["previous_sha256"] != head.sha256:
         return "it does not chain to the head"
-    if stamp["version"] == 1 and partition_of(entry.event.meta["donation_id"].encode(), partitions) != partition:
-        return "the donation belongs to another partition"
     return None
 
 
+@lru_cache(20_000)
 def partition_of(key: bytes, partitions: int) -> int:
     """Murmur2 as Kafka's own clients have it."""
     m, mask, length = 0x5BD1E995, 0xFFFFFFFF, len(key)

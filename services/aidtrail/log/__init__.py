@@ -5,6 +5,7 @@ one suite of promises: tests/test_log.py. Only `cli` and `embedded` choose a bac
 """
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 
@@ -133,8 +134,11 @@ class Log(Protocol):
     def close(self) -> None: ...
 
 
+@lru_cache(20_000)
 def partition_of(key: bytes, partitions: int) -> int:
-    """The partition of a key: murmur2 as Kafka's JVM clients compute it, so that every client in every language agrees."""
+    """The partition of a key: murmur2 as Kafka's JVM clients compute it, so that every client in every language agrees.
+
+    What was computed is kept, since readers ask it of each entry: requires a key no longer than a donation id may be."""
     from kafka.partitioner.default import murmur2
 
     return int((murmur2(key) & 0x7FFFFFFF) % partitions)

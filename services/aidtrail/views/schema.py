@@ -45,6 +45,8 @@ def outages() -> Iterator[None]:
     """Turns a lost connection into UnavailableError."""
     try:
         yield
+    except psycopg.errors.ProgramLimitExceeded:  # it is the value: to try again cannot help
+        raise
     except (psycopg.OperationalError, psycopg.InterfaceError) as error:
         raise UnavailableError(f"PostgreSQL went away: {' '.join(str(error).split())}") from None
 

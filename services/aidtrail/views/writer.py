@@ -94,8 +94,8 @@ class Stored(NamedTuple):
 
 
 class Writer:
-    """Writes to one build. All methods raise UnavailableError when the database goes away; the writer must then be closed. `load` and
-    `parked` may be called while another thread is in `write`.
+    """Writes to one build. All methods raise UnavailableError when the database goes away and FenceLostError when the build does; the
+    writer must then be closed. `load` and `parked` may be called while another thread is in `write`.
 
     `follows_live` makes every write check that the build is still the live one.
     """
@@ -121,8 +121,17 @@ class Writer:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """All or nothing of what is done inside; may be nested."""
-        with schema.outages(), self._connection.transaction():
+        with self._reaching(), self._connection.transaction():
             yield
+
+    @contextmanager
+    def _reaching(self) -> Iterator[None]:
+        """A build that was dropped while nobody wrote to it is held by its writer no more."""
+        try:
+            with schema.outages():
+                yield
+        except psycopg.errors.UndefinedTable as error:
+            raise FenceLostError(f"{self.build} is no longer there") from error
 
     def claim(self, partition: int) -> Claim:
         """Take a partition over: from now on every other writer's batch for it is rolled back."""
@@ -140,7 +149,7 @@ class Writer:
     def load(self, donation_ids: Sequence[str]) -> dict[str, Stored]:
         """What the build holds of these donations; those that it does not know are absent."""
         found: dict[str, Stored] = {}
-        with schema.outages():
+        with self._reaching():
             rows = self._loading.execute(
                 "SELECT donation_id, \"offset\", version, sha256, value FROM entries WHERE donation_id = ANY(%s) AND outcome = 'admitted'"
                 ' ORDER BY donation_id, partition, "offset"',
@@ -164,7 +173,7 @@ class Writer:
     def parked(self, donation_ids: Sequence[str] | None = None) -> dict[str, int]:
         """The partition of each parked donation; of all, or of those given."""
         query = "SELECT donation_id, partition FROM parked WHERE %(ids)s::text[] IS NULL OR donation_id = ANY(%(ids)s) ORDER BY 1"
-        with schema.outages():
+        with self._reaching():
             return dict(cast(Iterable[tuple[str, int]], self._loading.execute(query, {"ids": donation_ids})))
 
     def unpark(self, donation_id: str) -> None:
