@@ -25,7 +25,7 @@ from kafka.record.util import crc32c_c
 from kafka.structs import OffsetAndMetadata
 
 from aidtrail.errors import AppendUnknownError, UnavailableError, UsageError
-from aidtrail.log import Appended, Draft, Record
+from aidtrail.log import FETCH_BYTES, Appended, Draft, Record
 
 logger = logging.getLogger(__name__)
 
@@ -36,9 +36,8 @@ METADATA_SECONDS = 2.0
 MEMBERSHIP_POLL_MS = 100
 FETCH_WAIT_MS = 100
 """How long a broker holds a fetch for which it has nothing yet. A reader that is assigned elsewhere waits out the one that is under way."""
-FETCH_BYTES = 8 << 20
-"""Of a backlog, a fetch brings so much of one partition, not a share of it of each: what is read in a row then concerns few donations.
-Brokers begin the next one at another partition."""
+POSITION_SECONDS = 1
+"""How long a change of leaders may hold up who asks for a position: it is told all the same."""
 STALL_SECONDS = 60
 EMPTY_SECONDS = 5.0
 CLOSE_SECONDS = 2
@@ -291,7 +290,7 @@ class KafkaReader:
             **connection,
             group_id=None,
             fetch_max_wait_ms=fetch_wait_ms,
-            fetch_max_bytes=FETCH_BYTES,
+            fetch_max_bytes=FETCH_BYTES,  # brokers begin the next fetch at another partition
             max_partition_fetch_bytes=FETCH_BYTES,
             enable_auto_commit=False,
             auto_offset_reset="none",  # an offset that is gone is an error, not a reason to read something else
@@ -314,6 +313,13 @@ class KafkaReader:
                 return {}
             raise UnavailableError(f"{self._topic} cannot be read: {type(error).__name__} {error}") from error
         return {at.partition: records for at, records in batches.items()}
+
+    def positions(self) -> dict[int, int]:
+        try:
+            # The consumer's own: it passes over markers, which it never returns.
+            return {at.partition: self._consumer.position(at, POSITION_SECONDS * 1000) for at in self._consumer.assignment()}
+        except (KafkaError, OSError) as error:
+            raise UnavailableError(f"the position in {self._topic} cannot be told: {type(error).__name__} {error}") from error
 
     def end_offsets(self) -> dict[int, int]:
         try:

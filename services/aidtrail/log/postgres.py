@@ -247,6 +247,9 @@ class PostgresReader:
                 return batches
             self._wait(min(left, REREAD_SECONDS))
 
+    def positions(self) -> dict[int, int]:
+        return dict(self._next_offsets)
+
     def end_offsets(self) -> dict[int, int]:
         query = "SELECT partition, next_offset FROM log.partitions WHERE topic = %s AND partition = ANY(%s) ORDER BY partition"
         if self._connection is None:
