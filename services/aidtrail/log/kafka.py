@@ -19,13 +19,14 @@ from kafka.errors import (
     TopicAlreadyExistsError,
     TopicAuthorizationFailedError,
     UnknownTopicOrPartitionError,
+    UnsupportedCodecError,
     for_code,
 )
 from kafka.record.util import crc32c_c
 from kafka.structs import OffsetAndMetadata
 
 from aidtrail.errors import AppendUnknownError, UnavailableError, UsageError
-from aidtrail.log import FETCH_BYTES, Appended, Draft, Record
+from aidtrail.log import FETCH_BYTES, Appended, Draft, Record, kafka_records
 
 logger = logging.getLogger(__name__)
 
@@ -44,12 +45,17 @@ CLOSE_SECONDS = 2
 TELL_SECONDS = 5.0
 """How often an outage is told."""
 
+kafka_records.install()
+
 REPLICATION = 3
 REQUIRED_SETTINGS = {
     "message.timestamp.type": "LogAppendTime",  # the clock of every rule is the log's, not a producer's
     "cleanup.policy": "delete",  # compaction would drop all but the last event of a donation
     "retention.ms": "-1",
     "retention.bytes": "-1",
+    # What a producer compressed with lz4, snappy or zstd could not be read: their libraries are no dependencies. Ours compress nothing, so
+    # brokers unpack what others did alone: an event of theirs takes 364 bytes on disk then, as ours do, not 93 (zstd) to 127 (lz4).
+    "compression.type": "uncompressed",
     "unclean.leader.election.enable": "false",  # a replica that lags must not become the record
 }
 
@@ -285,8 +291,11 @@ class KafkaReader:
 
     def __init__(self, connection: Mapping[str, Any], topic: str, fetch_wait_ms: int) -> None:
         self._topic = topic
+        self._next_offsets: dict[int, int] = {}
+        """From where another consumer goes on."""
         # No deserializers: when one raises, kafka-python 3.0.12 never returns from the next poll.
-        self._consumer = KafkaConsumer(
+        self._open = partial(
+            KafkaConsumer,
             **connection,
             group_id=None,
             fetch_max_wait_ms=fetch_wait_ms,
@@ -298,23 +307,35 @@ class KafkaReader:
             request_timeout_ms=REQUEST_SECONDS * 1000,
             metrics_enabled=False,
         )
+        self._consumer: Any = self._open()
 
     def assign(self, next_offsets: Mapping[int, int]) -> None:
-        wanted = {TopicPartition(self._topic, number): offset for number, offset in next_offsets.items()}
-        self._consumer.assign(list(wanted))
-        for partition, offset in wanted.items():
-            self._consumer.seek(partition, offset)
+        self._next_offsets = dict(next_offsets)
+        if self._consumer is not None:
+            self._seek(self._consumer)
 
     def poll(self, max_records: int, timeout_seconds: float) -> dict[int, list[Record]]:
         try:
+            if self._consumer is None:
+                self._consumer = self._opened()
             batches = self._consumer.poll(timeout_ms=int(timeout_seconds * 1000), max_records=max_records)
-        except KafkaError as error:
-            if error.retriable:
+        except Exception as error:
+            if isinstance(error, KafkaError) and error.retriable:
                 return {}
-            raise UnavailableError(f"{self._topic} cannot be read: {type(error).__name__} {error}") from error
-        return {at.partition: records for at, records in batches.items()}
+            # Polled once more, kafka-python 3.0.12 would look for ever for the rest of what it could not read.
+            self.close()
+            self._consumer = None
+            places = ", ".join(f"{number} offset {offset}" for number, offset in sorted(self._next_offsets.items()))
+            why = f"{type(error).__name__} {error}{_what_to_install(error)}"
+            raise UnavailableError(f"{self._topic} cannot be read after partition {places}: {why}") from error
+        found = {at.partition: records for at, records in batches.items()}
+        for number, records in found.items():
+            self._next_offsets[number] = records[-1].offset + 1
+        return found
 
     def positions(self) -> dict[int, int]:
+        if self._consumer is None:
+            return dict(self._next_offsets)
         try:
             # The consumer's own: it passes over markers, which it never returns.
             return {at.partition: self._consumer.position(at, POSITION_SECONDS * 1000) for at in self._consumer.assignment()}
@@ -323,14 +344,28 @@ class KafkaReader:
 
     def end_offsets(self) -> dict[int, int]:
         try:
+            if self._consumer is None:
+                self._consumer = self._opened()
             found = self._consumer.end_offsets(self._consumer.assignment())
         except (KafkaError, OSError) as error:
             raise UnavailableError(f"the end of {self._topic} cannot be read: {type(error).__name__} {error}") from error
         return {at.partition: end for at, end in sorted(found.items())}
 
     def close(self) -> None:
-        with suppress(KafkaError):
-            self._consumer.close(autocommit=False, timeout_ms=CLOSE_SECONDS * 1000)
+        if self._consumer is not None:
+            with suppress(KafkaError):
+                self._consumer.close(autocommit=False, timeout_ms=CLOSE_SECONDS * 1000)
+
+    def _opened(self) -> Any:
+        consumer = self._open()
+        self._seek(consumer)
+        return consumer
+
+    def _seek(self, consumer: Any) -> None:
+        wanted = {TopicPartition(self._topic, number): offset for number, offset in self._next_offsets.items()}
+        consumer.assign(list(wanted))
+        for partition, offset in wanted.items():
+            consumer.seek(partition, offset)
 
 
 class KafkaMembership:
@@ -431,6 +466,13 @@ class _Pause(ConsumerRebalanceListener):  # type: ignore[misc] # kafka-python is
 
     def on_partitions_revoked(self, revoked: Sequence[Any]) -> None:
         pass
+
+
+def _what_to_install(error: BaseException) -> str:
+    """Of batches that were compressed before the topic had its setting: brokers keep those as they are."""
+    if not isinstance(error, UnsupportedCodecError):
+        return ""
+    return "; set compression.type=uncompressed ('aidtrail topics check'), and install lz4, python-snappy or zstandard for what is there"
 
 
 def _is_denial(error: BaseException) -> bool:
