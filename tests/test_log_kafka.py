@@ -107,6 +107,32 @@ def test_checksums_in_pure_python_are_refused(kafka_broker: str, monkeypatch: py
         KafkaLog([kafka_broker])
 
 
+def test_a_member_that_cannot_go_on_says_so_until_it_is_one_again(kafka_broker: str, topic: str) -> None:
+    log = KafkaLog([kafka_broker])
+    log.create_topic(topic, 2)
+    member = log.join("group", topic)
+    assert eventually(lambda: member.owned() == {0, 1})
+    failed = member._consumer
+    member._open, rejoin = Mock(side_effect=RuntimeError("nor now")), member._open
+    failed.poll = Mock(side_effect=RuntimeError("it cannot go on"))
+
+    def says(what: str) -> bool:
+        try:
+            member.owned()
+        except UnavailableError as error:
+            return what in str(error)
+        return False
+
+    assert eventually(lambda: says("RuntimeError it cannot go on"))
+    assert eventually(lambda: says("RuntimeError nor now"))
+    member._open = rejoin
+    assert eventually(lambda: not says("RuntimeError"))
+    assert eventually(lambda: member.owned() == {0, 1})
+    assert failed._closed
+    member.close()
+    log.close()
+
+
 def test_an_offset_that_the_log_does_not_have_is_refused(kafka_broker: str, topic: str) -> None:
     log = KafkaLog([kafka_broker])
     log.create_topic(topic, 1)

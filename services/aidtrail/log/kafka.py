@@ -383,10 +383,12 @@ class KafkaMembership:
         self._owned: frozenset[int] = frozenset()
         self._lock = Lock()
         self._to_commit: dict[int, int] = {}
-        self._refusal: KafkaError | None = None
+        self._refusal: Exception | None = None
+        """Why it is no member; until it is one again."""
         self._asked = Event()
         self._closing = False
-        self._consumer = KafkaConsumer(
+        self._open = partial(
+            KafkaConsumer,
             **connection,
             group_id=group,
             enable_auto_commit=False,
@@ -397,17 +399,18 @@ class KafkaMembership:
             max_poll_interval_ms=STALL_SECONDS * 1000,
             request_timeout_ms=REQUEST_SECONDS * 1000,
         )
-        self._consumer.subscribe([topic], listener=_Pause(self._consumer))
-        self._empty_since = time.monotonic()
+        self._consumer: Any = self._open()
+        self._subscribe()
         self._thread = Thread(target=self._run, name=f"membership of {group}", daemon=True)
         self._thread.start()
 
     def owned(self) -> frozenset[int]:
-        if isinstance(self._refusal, AuthorizationError):
-            raise UnavailableError(f"{self._topic}: this principal may not read the group {self._group}; allow it to Read the group")
-        if self._refusal is not None:
-            raise UnavailableError(f"cannot be a member of the group on {self._topic}: {type(self._refusal).__name__} {self._refusal}")
         self._asked.set()
+        refusal = self._refusal
+        if isinstance(refusal, AuthorizationError):
+            raise UnavailableError(f"{self._topic}: this principal may not read the group {self._group}; allow it to Read the group")
+        if refusal is not None:
+            raise UnavailableError(f"cannot be a member of the group on {self._topic}: {type(refusal).__name__} {refusal}") from refusal
         return self._owned
 
     def commit(self, next_offsets: Mapping[int, int]) -> None:
@@ -422,18 +425,30 @@ class KafkaMembership:
     def _run(self) -> None:
         while not self._closing:
             try:
+                if self._refusal is not None:
+                    self._leave()
+                    self._consumer = self._open()
+                    self._subscribe()
                 self._publish(self._consumer.commit_async)
                 self._consumer.poll(timeout_ms=MEMBERSHIP_POLL_MS)
                 self._owned = frozenset(at.partition for at in self._consumer.assignment())
                 self._ask_again_if_left_out()
-            except KafkaError as error:
-                if not error.retriable:
+                self._refusal = None
+            except Exception as error:  # whatever it is: without this thread `owned` would say for ever what it said last
+                if not (isinstance(error, KafkaError) and error.retriable):
                     self._refusal = error
             self._asked.wait()
             self._asked.clear()
-        with suppress(KafkaError):
+        with suppress(Exception):
             self._publish(partial(self._consumer.commit, timeout_ms=CLOSE_SECONDS * 1000))
-        with suppress(KafkaError):
+        self._leave()
+
+    def _subscribe(self) -> None:
+        self._consumer.subscribe([self._topic], listener=_Pause(self._consumer))
+        self._empty_since = time.monotonic()
+
+    def _leave(self) -> None:
+        with suppress(Exception):
             self._consumer.close(autocommit=False, timeout_ms=CLOSE_SECONDS * 1000)
 
     def _ask_again_if_left_out(self) -> None:
@@ -444,9 +459,8 @@ class KafkaMembership:
         if self._owned:
             self._empty_since = now
         elif now - self._empty_since > EMPTY_SECONDS:
-            self._empty_since = now
             self._consumer.unsubscribe()
-            self._consumer.subscribe([self._topic], listener=_Pause(self._consumer))
+            self._subscribe()
 
     def _publish(self, commit: Callable[[dict[Any, Any]], object]) -> None:
         with self._lock:
