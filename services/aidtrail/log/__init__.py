@@ -80,9 +80,9 @@ class Reader(Protocol):
         """Read exactly these partitions from these offsets on; replaces what was assigned before. Requires 0 <= offset <= end."""
 
     def poll(self, max_records: int, timeout_seconds: float) -> dict[int, list[Record]]:
-        """Up to `max_records` records by partition, waiting at most `timeout_seconds` for the first. Empty when there are none or while
-        the log cannot be reached: an outage is ridden out, not raised. Raises UnavailableError when reading is refused for good (no rights,
-        an offset that is no longer in the log)."""
+        """Up to `max_records` records by partition, fewer if large (FETCH_BYTES), waiting at most `timeout_seconds` for the first.
+        Empty when there are none or while the log cannot be reached: an outage is ridden out, not raised. Raises UnavailableError when
+        reading is refused for good (no rights, an offset that is no longer in the log)."""
 
     def positions(self) -> dict[int, int]:
         """For each partition assigned the next offset to be read: past the last record that `poll` returned, and past offsets after it that
