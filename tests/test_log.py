@@ -7,7 +7,7 @@ from threading import Thread
 import pytest
 
 from aidtrail.errors import AppendUnknownError, UnavailableError
-from aidtrail.log import Appended, Appender, Draft, Log, Reader, Record, partition_of
+from aidtrail.log import Appended, Appender, Draft, Log, Reader, Record, partition_of, up_to
 from tests.waiting import eventually
 
 PARTITIONS = 3
@@ -126,6 +126,35 @@ def test_a_reader_knows_where_its_partitions_end_now(topic: str, appender: Appen
     assert reader.end_offsets() == {0: 0, 2: 3}
     assert values(read(reader, 3)) == numbered(3)
     assert reader.end_offsets() == {0: 0, 2: 3}
+
+
+def test_a_reader_tells_which_offset_it_reads_next(topic: str, appender: Appender, reader: Reader) -> None:
+    appender.append(drafts(topic, numbered(5)))
+    nowhere = reader.positions()
+    reader.assign({0: 1, 2: 0})
+    before = reader.positions()
+    read(reader, 2, max_records=2)
+    between = reader.positions()
+    read(reader, 2)
+    reader.poll(10, 0.01)
+
+    assert nowhere == {}
+    assert before == {0: 1, 2: 0}
+    assert between == {0: 3, 2: 0}
+    assert reader.positions() == {0: 5, 2: 0}
+
+
+def test_a_partition_is_read_up_to_an_end_from_where_its_reader_stands(topic: str, appender: Appender, reader: Reader) -> None:
+    appender.append(drafts(topic, numbered(10)))
+    reader.assign({0: 2})
+    batches = list(up_to(reader, topic, 0, 10, max_records=3, patience_seconds=20))
+    again = list(up_to(reader, topic, 0, 10, max_records=3, patience_seconds=20))
+
+    assert [record.value for batch in batches for record in batch] == numbered(10)[2:]
+    assert max(map(len, batches)) <= 3
+    assert again == []
+    with pytest.raises(UnavailableError, match=f"{topic} partition 0 could not be read from offset 10 to its end 11"):
+        list(up_to(reader, topic, 0, 11, max_records=3, patience_seconds=0.3))
 
 
 def test_keys_and_values_come_back_byte_for_byte(topic: str, appender: Appender, reader: Reader) -> None:

@@ -10,11 +10,12 @@ from threading import Thread
 from unittest.mock import Mock
 
 import pytest
+from confluent_kafka import Producer
 from kafka import KafkaAdminClient, KafkaProducer
 from kafka.errors import KafkaTimeoutError
 
 from aidtrail.errors import AppendUnknownError, UnavailableError, UsageError
-from aidtrail.log import Draft, kafka
+from aidtrail.log import Draft, kafka, up_to
 from aidtrail.log.kafka import KafkaLog
 from tests.brokers import Broker
 from tests.conftest import require_kafka
@@ -28,6 +29,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:unclosed <(ssl.SSLS|s)ocket:Reso
 def such_sockets_are_collected_here_and_not_in_a_later_test() -> Iterator[None]:
     yield
     gc.collect()
+
+
+def produce_compressed(bootstrap: str, topic: str, compression: str) -> None:
+    """Twenty records, in one batch or a few."""
+    producer = Producer({"bootstrap.servers": bootstrap, "compression.type": compression, "linger.ms": 100})
+    for _ in range(20):
+        producer.produce(topic, key=b"D-1", value=b"compressed", partition=0)
+    assert producer.flush(20) == 0
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +62,7 @@ def test_every_setting_that_differs_is_named_with_what_to_do(kafka_broker: str, 
         f"{topic}: expected message.timestamp.type=LogAppendTime, found CreateTime",
         f"{topic}: expected cleanup.policy=delete, found compact",
         f"{topic}: expected retention.ms=-1, found 86400000",
+        f"{topic}: expected compression.type=uncompressed, found producer",
         f"{topic}: expected unclean.leader.election.enable=false, found true",
     ]
     assert f"kafka-configs.sh --alter --topic {topic} --add-config retention.ms=-1" in differences[2]
@@ -97,6 +107,32 @@ def test_checksums_in_pure_python_are_refused(kafka_broker: str, monkeypatch: py
         KafkaLog([kafka_broker])
 
 
+def test_a_member_that_cannot_go_on_says_so_until_it_is_one_again(kafka_broker: str, topic: str) -> None:
+    log = KafkaLog([kafka_broker])
+    log.create_topic(topic, 2)
+    member = log.join("group", topic)
+    assert eventually(lambda: member.owned() == {0, 1})
+    failed = member._consumer
+    member._open, rejoin = Mock(side_effect=RuntimeError("nor now")), member._open
+    failed.poll = Mock(side_effect=RuntimeError("it cannot go on"))
+
+    def says(what: str) -> bool:
+        try:
+            member.owned()
+        except UnavailableError as error:
+            return what in str(error)
+        return False
+
+    assert eventually(lambda: says("RuntimeError it cannot go on"))
+    assert eventually(lambda: says("RuntimeError nor now"))
+    member._open = rejoin
+    assert eventually(lambda: not says("RuntimeError"))
+    assert eventually(lambda: member.owned() == {0, 1})
+    assert failed._closed
+    member.close()
+    log.close()
+
+
 def test_an_offset_that_the_log_does_not_have_is_refused(kafka_broker: str, topic: str) -> None:
     log = KafkaLog([kafka_broker])
     log.create_topic(topic, 1)
@@ -106,6 +142,65 @@ def test_an_offset_that_the_log_does_not_have_is_refused(kafka_broker: str, topi
         reader.poll(10, 10)
     reader.close()
     log.close()
+
+
+@pytest.mark.parametrize("compression", ["gzip", "lz4", "snappy", "zstd"])
+def test_what_a_producer_compressed_is_read(kafka_broker: str, topic: str, compression: str) -> None:
+    log = KafkaLog([kafka_broker])
+    log.create_topic(topic, 1)
+    produce_compressed(kafka_broker, topic, compression)
+    reader = log.reader(topic)
+    reader.assign({0: 0})
+    batches = list(up_to(reader, topic, 0, 20, max_records=100, patience_seconds=20))
+
+    assert [record.value for batch in batches for record in batch] == [b"compressed"] * 20
+    reader.close()
+    log.close()
+
+
+def test_a_batch_that_cannot_be_read_is_named_each_time_with_what_to_do(
+    kafka_broker: str, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kafka.codec.has_lz4", lambda: False)
+    admin = KafkaAdminClient(bootstrap_servers=kafka_broker)
+    admin.create_topics({topic: {"num_partitions": 1, "replication_factor": 1}}, wait_for_metadata=True)
+    admin.close()
+    log = KafkaLog([kafka_broker])
+    appender = log.appender()
+    appender.append([Draft(topic, 0, b"D-1", b"plain")])
+    produce_compressed(kafka_broker, topic, "lz4")
+    reader = log.reader(topic)
+    reader.assign({0: 0})
+    first = reader.poll(100, 20)
+    for _ in range(2):
+        with pytest.raises(UnavailableError, match=f"{topic} cannot be read after partition 0 offset 1: .*lz4.*install lz4"):
+            reader.poll(100, 20)
+
+    assert [record.value for record in first[0]] == [b"plain"]
+    assert reader.positions() == {0: 1}
+    for part in (appender, reader, log):
+        part.close()
+
+
+def test_after_an_error_another_consumer_goes_on_after_the_last_record(kafka_broker: str, topic: str) -> None:
+    log = KafkaLog([kafka_broker])
+    log.create_topic(topic, 1)
+    appender = log.appender()
+    appender.append([Draft(topic, 0, b"D-1", b"%d" % number) for number in range(5)])
+    reader = log.reader(topic)
+    reader.assign({0: 0})
+    before = list(up_to(reader, topic, 0, 2, max_records=2, patience_seconds=20))
+    failed = reader._consumer
+    failed.poll = Mock(side_effect=RuntimeError("it cannot go on"))
+    with pytest.raises(UnavailableError, match="after partition 0 offset 2: RuntimeError it cannot go on"):
+        reader.poll(100, 20)
+    after = list(up_to(reader, topic, 0, 5, max_records=100, patience_seconds=20))
+
+    assert [record.value for batch in before + after for record in batch] == [b"0", b"1", b"2", b"3", b"4"]
+    assert failed._closed
+    assert failed.poll.call_count == 1
+    for part in (appender, reader, log):
+        part.close()
 
 
 def test_a_member_fetches_no_record(kafka_broker: str, topic: str) -> None:

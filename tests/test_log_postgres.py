@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from aidtrail.errors import AppendUnknownError, UnavailableError
-from aidtrail.log import Draft, Record
+from aidtrail.log import FETCH_BYTES, Draft, Record
 from aidtrail.log.postgres import PostgresLog
 from tests.waiting import eventually
 
@@ -189,3 +189,28 @@ def test_a_member_whose_connection_is_cut_claims_nothing_and_others_take_over(da
     first.close()
     second.close()
     log.close()
+
+
+def test_a_poll_brings_no_more_bytes_than_a_fetch_and_all_comes_in_order(database_url: str, topic: str) -> None:
+    log = PostgresLog(database_url)
+    log.create_topic(topic, 2)
+    size = 1 << 20
+    appender = log.appender()
+    for number in range(20):
+        appender.append([Draft(topic, part, b"D-1", b"%04d" % number + bytes(size)) for part in range(2)])
+    appender.append([Draft(topic, 0, b"D-1", bytes(FETCH_BYTES + size)), Draft(topic, 0, b"D-1", b"last")])
+    reader = log.reader(topic)
+    reader.assign({0: 0, 1: 0})
+    seen: dict[int, list[Record]] = {0: [], 1: []}
+    polled = []
+    while batches := reader.poll(20_000, 0.0):
+        polled.append([len(record.value or b"") for batch in batches.values() for record in batch])
+        for part, batch in batches.items():
+            seen[part].extend(batch)
+    for part in (reader, appender, log):
+        part.close()
+
+    assert [record.offset for record in seen[0]] == list(range(22))
+    assert [(record.value or b"")[:4] for record in seen[1]] == [b"%04d" % number for number in range(20)]
+    assert all(sum(sizes) - sizes[-1] < FETCH_BYTES for sizes in polled)
+    assert len(polled) >= 6

@@ -17,9 +17,9 @@ from aidtrail import codec, metrics
 from aidtrail.chain import Tail, read_entry, submission_of, void_reason
 from aidtrail.domain.events import Event, SubmissionRefused
 from aidtrail.domain.registry import Registry
-from aidtrail.errors import AppendUnknownError, UnavailableError
+from aidtrail.errors import AppendUnknownError
 from aidtrail.ledger_store import START, LedgerStore, Position, Row
-from aidtrail.log import Appended, Appender, Log, Record
+from aidtrail.log import Appended, Appender, Log, Record, up_to
 from aidtrail.logs import about
 from aidtrail.registry_reader import RegistryReader
 from aidtrail.ruling import CANNOT_BE_FOLDED, CANNOT_BE_RULED, EPOCH, NO_DONATION, Account, Outcome, donation_of, restore, rule
@@ -45,6 +45,9 @@ class Partition:
         self.store = store
         self.max_accounts = max_accounts
         self.position: Position = START
+        """After the last entry; `next_offset` is what the next append is expected to get, and that may be further: markers of others'
+        transactions take offsets as well."""
+        self.next_offset = 0
         self._topics = topics
         self._partitions = partitions
         self._accounts: OrderedDict[str, Account] = OrderedDict()
@@ -66,7 +69,7 @@ class Partition:
 
     def keep(self, outcomes: Sequence[Outcome], appended: Sequence[Appended]) -> bool:
         """Keep what was ruled, now that it stands in the log; False, with nothing kept, when it does not stand where it was expected."""
-        first = self.position.next_offset
+        first = self.next_offset
         if [place.offset for place in appended] != list(range(first, first + len(appended))):
             return False
         rows = [
@@ -77,6 +80,7 @@ class Partition:
         last = outcomes[-1]
         end = appended[-1].offset + 1
         self._commit(rows, Position(end, last.sha256, Tail(last.submitted_offset, last.sha256), last.clock))
+        self.next_offset = end
         return True
 
     def recover(self, log: Log) -> None:
@@ -94,13 +98,10 @@ class Partition:
                 self.store.clear()
                 self.position = START
             reader.assign({self.number: self.position.next_offset})
-            while self.position.next_offset < end:
-                records = reader.poll(MAX_BATCH, RECOVERY_SECONDS).get(self.number, [])
-                if not records:
-                    raise UnavailableError(
-                        f"{self._topics.recorded} partition {self.number} could not be read to its end; is the broker up?"
-                    )
+            topic = self._topics.recorded
+            for records in up_to(reader, topic, self.number, end, max_records=MAX_BATCH, patience_seconds=RECOVERY_SECONDS):
                 self._read(records)
+            self.next_offset = reader.positions()[self.number]
         finally:
             reader.close()
 
@@ -115,12 +116,11 @@ class Partition:
         reader = log.reader(self._topics.recorded)
         try:
             reader.assign({self.number: self.position.next_offset - 1})
-            records = reader.poll(1, RECOVERY_SECONDS).get(self.number, [])
+            batches = up_to(reader, self._topics.recorded, self.number, end, max_records=1, patience_seconds=RECOVERY_SECONDS)
+            records = next(batches, [])
         finally:
             reader.close()
-        if not records:
-            raise UnavailableError(f"{self._topics.recorded} partition {self.number} cannot be read; is the broker up?")
-        return codec.sha256(records[0].value or b"") == self.position.last_value_sha256
+        return bool(records) and codec.sha256(records[0].value or b"") == self.position.last_value_sha256
 
     def _read(self, records: Sequence[Record]) -> None:
         rows = []
@@ -183,6 +183,7 @@ class Ledger:
         self._ahead: frozenset[int] = frozenset()
         """Partitions of these whose last outcome answers a submission that is not there: they are left alone until the next one may be."""
         self._looked_at = 0.0
+        self._published: dict[int, int] = {}
 
     def turn(self) -> int:
         self._follow_membership()
@@ -190,6 +191,8 @@ class Ledger:
             records = self._reader.poll(MAX_BATCH, POLL_SECONDS)
         if not records:
             self._watch.look()
+            # A transaction's marker, which is never delivered, is no lag.
+            self._publish({number: at for number, at in self._reader.positions().items() if number in self._mine})
             return 0
         spans = Spans(records)
         with _STEP["rule"].time():
@@ -244,7 +247,7 @@ class Ledger:
                 extra={"topic": self._topics.submitted, "partition": number, "offset": ends[number]},
             )
         self._reader.assign(next_submissions)
-        self._membership.commit(next_submissions)  # what another writer answered meanwhile is no lag
+        self._publish(next_submissions)  # what another writer answered meanwhile is no lag
 
     def _append(self, ruled: Mapping[int, Sequence[Outcome]], spans: Spans) -> None:
         drafts = [outcome.draft for outcomes in ruled.values() for outcome in outcomes]
@@ -279,13 +282,18 @@ class Ledger:
                     "ledger: %s partition %d: expected offset %d, found %d: somebody else writes there; reading the log again",
                     self._topics.recorded,
                     number,
-                    self._mine[number].position.next_offset,
+                    self._mine[number].next_offset,
                     appended[start].offset,
                     extra={"topic": self._topics.recorded, "partition": number, "offset": appended[start].offset},
                 )
                 self._drop(number)
             start = stop
-        self._membership.commit({number: self._mine[number].next_submission for number in ruled if number in self._mine})
+        self._publish({number: self._mine[number].next_submission for number in ruled if number in self._mine})
+
+    def _publish(self, next_submissions: Mapping[int, int]) -> None:
+        if next_submissions.items() - self._published.items():
+            self._membership.commit(next_submissions)
+            self._published |= next_submissions
 
     def _tell_refusals(self, number: int, outcomes: Sequence[Outcome], spans: Spans) -> None:
         refused = [outcome for outcome in outcomes if outcome.refusal is not None]

@@ -1,13 +1,12 @@
 """Follows `registry`, which is one partition that every ledger reads whole."""
 
 import logging
-import time
 
 from aidtrail import codec
 from aidtrail.domain.events import RegistryEvent
 from aidtrail.domain.registry import Registry, register_all
-from aidtrail.errors import MalformedError, UnavailableError, UndecodableError
-from aidtrail.log import Log
+from aidtrail.errors import MalformedError, UndecodableError
+from aidtrail.log import Log, up_to
 from aidtrail.logs import about
 
 logger = logging.getLogger(__name__)
@@ -22,22 +21,15 @@ class RegistryReader:
         self._topic = topic
         self._reader = log.reader(topic)
         self._reader.assign({0: 0})
-        self._next_offset = 0
         self.registry = Registry()
 
     def follow(self) -> Registry:
         """Read to the end of the topic as it is now. So a submission that was appended after a registry record was acknowledged is ruled
-        on with that record. Raises UnavailableError when the end cannot be reached in 30 s."""
+        on with that record. Raises UnavailableError when the end comes no nearer for 30 s."""
         end = self._reader.end_offsets()[0]
-        deadline = time.monotonic() + READ_SECONDS
-        while self._next_offset < end:
-            if time.monotonic() > deadline:
-                raise UnavailableError(
-                    f"{self._topic} could not be read to its end in {READ_SECONDS:.0f} s; check the broker and the rights"
-                )
+        for batch in up_to(self._reader, self._topic, 0, end, max_records=5000, patience_seconds=READ_SECONDS):
             events: list[tuple[RegistryEvent, int]] = []
-            for record in self._reader.poll(5000, 1.0).get(0, []):
-                self._next_offset = record.offset + 1
+            for record in batch:
                 try:
                     event = codec.decode(record.value)
                 except (UndecodableError, MalformedError) as error:

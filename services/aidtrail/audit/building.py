@@ -1,11 +1,12 @@
 """Projects `recorded` from offset 0 into a new build of the views, beside the live one."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from typing import Any, Protocol
 
 from aidtrail.errors import UnavailableError
-from aidtrail.log import Log, Reader
+from aidtrail.log import READ_SECONDS, Log, Reader
 from aidtrail.projection import MAX_BATCH, Projection
 from aidtrail.service import young_garbage_only
 from aidtrail.topics import Topics
@@ -50,17 +51,20 @@ def _advance(
     reader: Reader, projection: Projection, next_offsets: Mapping[int, int], progress: Progress, collect: Callable[[], None]
 ) -> None:
     total = sum(next_offsets.values())
+    done: set[int] = set()  # also those whose last offsets before the cut hold no entry, but a transaction's marker
 
     def behind() -> dict[int, int]:
-        positions = {partition: projection.next_offset(partition) for partition in next_offsets.keys() - projection.ended}
+        positions = {partition: projection.next_offset(partition) for partition in next_offsets.keys() - projection.ended - done}
         return {partition: at for partition, at in positions.items() if at < next_offsets[partition]}
 
     while waiting := behind():
         reader.assign(waiting)
-        ended, beyond = set(projection.ended), False
+        ended, beyond, deadline = set(projection.ended), False, time.monotonic() + POLL_SECONDS
         while behind() and not beyond and projection.ended == ended:  # else go on without the partitions that have nothing more to say
-            records = reader.poll(MAX_BATCH, POLL_SECONDS)
-            if not records:
+            records = reader.poll(MAX_BATCH, min(READ_SECONDS, POLL_SECONDS))
+            if records:
+                deadline = time.monotonic() + POLL_SECONDS
+            elif time.monotonic() > deadline:
                 raise UnavailableError("the log could not be read up to the cut; is it reachable?")
             beyond = any(found[-1].offset >= next_offsets[p] for p, found in records.items())
             within = {
@@ -70,6 +74,7 @@ def _advance(
                 projection.project(within)
                 collect()
                 progress(min(sum(map(projection.next_offset, next_offsets)), total), total)
+            done |= {partition for partition, at in reader.positions().items() if at >= next_offsets[partition]}
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from aidtrail.audit.manifest import EMPTY_LEAF, FIRST_LINE, ZEROS, Manifest
 from aidtrail.audit.merkle import Tree, leaf_hash
 from aidtrail.audit.note import Checkpoint, Note, SignerKey, VerifierKey
 from aidtrail.errors import NoteError, UnavailableError
-from aidtrail.log import Draft, Log, Record
+from aidtrail.log import READ_SECONDS, Draft, Log, Record, up_to
 
 SIGNATURE = "signature"
 """A header: the signature over the record's value, as the line that would make a signed note of it."""
@@ -121,12 +121,7 @@ def records(log: Log, topic: str, begin: int, end: int) -> Iterator[Record]:
     """The records of the first partition from offset `begin` to before `end`."""
     with closing(log.reader(topic)) as reader:
         reader.assign({0: begin})
-        deadline = time.monotonic() + POLL_SECONDS
-        while begin < end:
-            if batch := reader.poll(MAX_BATCH, 1.0).get(0, []):
-                deadline, begin = time.monotonic() + POLL_SECONDS, batch[-1].offset + 1
-            elif time.monotonic() > deadline:
-                raise UnavailableError(f"{topic} could not be read from offset {begin} to its end {end}; is the broker up?")
+        for batch in up_to(reader, topic, 0, end, max_records=MAX_BATCH, patience_seconds=POLL_SECONDS):
             yield from (record for record in batch if record.offset < end)
 
 
@@ -139,9 +134,10 @@ def last_leaves(log: Log, topic: str, sizes: Mapping[int, int]) -> dict[int, byt
         reader.assign({number: size - 1 for number, size in sizes.items()})
         deadline = time.monotonic() + POLL_SECONDS
         while len(found) < len(sizes):
-            for number, batch in reader.poll(MAX_BATCH, 1.0).items():
+            for number, batch in reader.poll(MAX_BATCH, READ_SECONDS).items():
                 if number not in found:
                     found[number] = leaf_hash(batch[0].value or b"") if batch[0].offset == sizes[number] - 1 else EMPTY_LEAF
+            found = {number: EMPTY_LEAF for number, at in reader.positions().items() if at >= sizes[number]} | found
             if time.monotonic() > deadline:
                 raise UnavailableError(f"{topic} could not be read; is the broker up?")
     return found
@@ -173,9 +169,11 @@ class Leaves:
         if self._reading != partition:
             self._reader.assign({partition: self._next[partition]})
             self._reading = partition
-        batch = self._reader.poll(MAX_BATCH, POLL_SECONDS).get(partition, [])
-        if not batch:
-            raise UnavailableError(f"{self._topic} partition {partition} could not be read from offset {self._next[partition]} on")
+        end = self._ends[partition]
+        batch = next(up_to(self._reader, self._topic, partition, end, max_records=MAX_BATCH, patience_seconds=POLL_SECONDS), None)
+        if batch is None:  # the log ends in a transaction's marker
+            self._next[partition] = end
+            return
         hashes, self._next[partition] = leaf_hashes(batch, self._next[partition])
         self._ahead[partition] += hashes
 

@@ -36,7 +36,7 @@ from aidtrail.domain.events import (
     RegistryEvent,
 )
 from aidtrail.errors import MalformedError, UnavailableError, UndecodableError, UsageError
-from aidtrail.log import Log, Record, partition_of
+from aidtrail.log import Log, Record, partition_of, up_to
 from aidtrail.topics import Topics
 from aidtrail.views import schema, shapes
 from aidtrail.views.writer import COLUMNS
@@ -222,18 +222,10 @@ class Subtrees:
 
 def _batches(log: Log, topic: str, partition: int, end: int) -> Iterator[list[Record]]:
     """The records of a partition before `end`."""
-    at = 0
     with closing(log.reader(topic)) as reader:
         reader.assign({partition: 0})
-        deadline = time.monotonic() + POLL_SECONDS
-        while at < end:
-            batch = reader.poll(MAX_BATCH, 1.0).get(partition, [])
-            if batch:
-                deadline, at = time.monotonic() + POLL_SECONDS, batch[-1].offset + 1
-                yield [record for record in batch if record.offset < end]
-            elif time.monotonic() > deadline:
-                log.end_offsets(topic)  # raises in an outage
-                return  # the log ends in markers of a transaction
+        for batch in up_to(reader, topic, partition, end, max_records=MAX_BATCH, patience_seconds=POLL_SECONDS):
+            yield [record for record in batch if record.offset < end]
 
 
 def _registered(log: Log, topics: Topics, entries: Sequence[Record]) -> Iterator[Record]:

@@ -33,7 +33,7 @@ from aidtrail.chain import Tail
 from aidtrail.domain.events import RegistryEvent
 from aidtrail.errors import MalformedError, UnavailableError, UndecodableError, UsageError
 from aidtrail.ledger_store import LedgerStore
-from aidtrail.log import Log, Reader, Record
+from aidtrail.log import READ_SECONDS, Log, Reader, Record
 from aidtrail.service import young_garbage_only
 from aidtrail.topics import Topics
 
@@ -139,8 +139,8 @@ def _records(
     reader.assign({partition: start})
     deadline = time.monotonic() + poll_seconds
     while at < end:
-        records = reader.poll(MAX_BATCH, poll_seconds).get(partition, [])
-        if not records and time.monotonic() > deadline:
+        records = reader.poll(MAX_BATCH, min(READ_SECONDS, poll_seconds)).get(partition, [])
+        if not records and (time.monotonic() > deadline or reader.positions()[partition] >= end):
             log.end_offsets(topic)  # raises in an outage
             missing(topic, partition, at, end)
             return

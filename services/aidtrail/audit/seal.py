@@ -168,7 +168,8 @@ class Sealer:
             self._looked_at = time.monotonic()
             ends = self._log.end_offsets(self._topics.recorded)
             sealed.require_length(ends)
-            metrics.UNSEALED_ENTRIES.set(sum(ends.values()) - sealed.records)
+            unread = sum(ends[number] - at for number, at in self._reader.positions().items())  # markers at the end are no entries
+            metrics.UNSEALED_ENTRIES.set(unread + sum(tree.size for tree in sealed.trees) - sealed.records)
             if self._oldest is None:
                 self._seal_views(sealed)
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Literal, NamedTuple
 
 import typer
@@ -13,13 +14,14 @@ from aidtrail.cli.backends import Backends, backends, public
 from aidtrail.cli.donations import Json
 from aidtrail.cli.services import TIMEKEEPER
 from aidtrail.errors import AidtrailError, UnavailableError
-from aidtrail.log import Log
+from aidtrail.log import Log, up_to
 from aidtrail.rights import ROLES, TOPICS
 from aidtrail.views import schema
 from aidtrail.views.reader import Reader
 
 MAX_SKEW_SECONDS = 1.0
 MAX_NAMED = 5
+READ_SECONDS = 10.0
 DATABASE = "the database's clock"
 STYLES = {"ok": "green", "warn": "yellow", "fail": "red"}
 
@@ -156,12 +158,19 @@ def views(opened: Backends) -> Iterator[Finding]:
     if positions.keys() != ends.keys():
         yield Finding("fail", "views", f"they are of {len(positions)} partitions, the log has {len(ends)}: they belong to another log")
         return
-    lag = sum(ends.values()) - sum(positions.values())
+    lag = sum(ends[partition] - at for partition, at in positions.items() if _has_entries(opened, partition, at, ends[partition]))
     yield Finding("ok" if lag == 0 else "warn", "lag", f"{lag:,} entries to project" + ("" if lag == 0 else ": is a projector running?"))
     if counts["parked"]:
         yield Finding("fail", "parked", f"{counts['parked']:,} donations: install a release that folds them, 'aidtrail project --unpark'")
     if counts["void"]:
         yield Finding("warn", "void", f"{counts['void']:,} entries without effect: somebody else wrote them; see live.entries")
+
+
+def _has_entries(opened: Backends, partition: int, at: int, end: int) -> bool:
+    """Whether a partition has any from an offset on: others' transactions leave markers, which are none."""
+    with closing(opened.log.reader(opened.topics.recorded)) as reader:
+        reader.assign({partition: min(at, end)})
+        return any(up_to(reader, opened.topics.recorded, partition, end, max_records=1, patience_seconds=READ_SECONDS))
 
 
 def migrations(opened: Backends) -> Iterator[Finding]:

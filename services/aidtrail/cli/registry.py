@@ -2,7 +2,6 @@
 
 import json
 import sys
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -18,9 +17,9 @@ from aidtrail.cli.backends import backends
 from aidtrail.cli.ndjson import Bad, Line, read
 from aidtrail.domain.events import ActorEnrolled, ActorRetired, MechanismDefined, MechanismRetired, PartyRegistered, RegistryEvent
 from aidtrail.domain.registry import Enrolment, Mechanism, Party, Registry, objection, register
-from aidtrail.errors import MalformedError, UnavailableError, UndecodableError
+from aidtrail.errors import MalformedError, UndecodableError
 from aidtrail.keys import make_actor_key
-from aidtrail.log import Log
+from aidtrail.log import Log, up_to
 from aidtrail.producer import Producer
 from aidtrail.topics import Topics
 
@@ -161,18 +160,14 @@ def _records(log: Log, topic: str) -> Sequence[tuple[int, RegistryEvent]]:
     reader = log.reader(topic)
     try:
         reader.assign({0: 0})
-        next_offset, deadline = 0, time.monotonic() + READ_SECONDS
-        while next_offset < end:
-            for record in reader.poll(5000, 1.0).get(0, []):
-                next_offset = record.offset + 1
+        for batch in up_to(reader, topic, 0, end, max_records=5000, patience_seconds=READ_SECONDS):
+            for record in batch:
                 try:
                     event = codec.decode(record.value)
                 except (UndecodableError, MalformedError):
                     continue  # readers of the registry ignore it
                 if isinstance(event, RegistryEvent):
                     found.append((record.offset, event))
-            if time.monotonic() > deadline:
-                raise UnavailableError(f"{topic} could not be read to its end in {READ_SECONDS:.0f} s; check the broker and the rights")
     finally:
         reader.close()
     return found

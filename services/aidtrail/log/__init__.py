@@ -4,9 +4,18 @@
 one suite of promises: tests/test_log.py. Only `cli` and `embedded` choose a backend; everything else takes a `Log`.
 """
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple, Protocol
+
+from aidtrail.errors import UnavailableError
+
+FETCH_BYTES = 8 << 20
+"""Of a backlog, a fetch brings so much of one partition, not a share of it of each: what is read in a row then concerns few donations.
+It also bounds the memory that a poll takes, whatever the size of its records."""
+READ_SECONDS = 0.2
+"""How long `up_to` waits for records at a time: a reader does not tell that it has come to the end while it waits for more."""
 
 
 class Record(Protocol):
@@ -73,9 +82,14 @@ class Reader(Protocol):
         """Read exactly these partitions from these offsets on; replaces what was assigned before. Requires 0 <= offset <= end."""
 
     def poll(self, max_records: int, timeout_seconds: float) -> dict[int, list[Record]]:
-        """Up to `max_records` records by partition, waiting at most `timeout_seconds` for the first. Empty when there are none or while
-        the log cannot be reached: an outage is ridden out, not raised. Raises UnavailableError when reading is refused for good (no rights,
-        an offset that is no longer in the log)."""
+        """Up to `max_records` records by partition, fewer if large (FETCH_BYTES), waiting at most `timeout_seconds` for the first.
+        Empty when there are none or while the log cannot be reached: an outage is ridden out, not raised. Raises UnavailableError when
+        reading is refused for good (no rights, an offset that is no longer in the log)."""
+
+    def positions(self) -> dict[int, int]:
+        """For each partition assigned the next offset to be read: past the last record that `poll` returned, and past offsets after it that
+        are known to hold no record (a transaction's marker, which is never returned). So this reaches the end, and the last record's offset
+        need not. Raises UnavailableError when it cannot be told."""
 
     def end_offsets(self) -> dict[int, int]:
         """As that of `Log`, for the partitions assigned, over this reader's own connection: one question where that asks several. Raises
@@ -132,6 +146,27 @@ class Log(Protocol):
     def join(self, group: str, topic: str) -> Membership: ...
 
     def close(self) -> None: ...
+
+
+def up_to(reader: Reader, topic: str, partition: int, end: int, *, max_records: int, patience_seconds: float) -> Iterator[list[Record]]:
+    """The records of a partition, batch by batch, from where the reader stands until its position has reached `end`; the last batch may go
+    beyond. Requires that nothing else is assigned.
+
+    Raises UnavailableError when the position does not advance for so long.
+    """
+    at = reader.positions()[partition]
+    deadline = time.monotonic() + patience_seconds
+    while at < end:
+        batch = reader.poll(max_records, min(READ_SECONDS, patience_seconds)).get(partition, [])
+        before, at = at, reader.positions()[partition]
+        if at > before:
+            deadline = time.monotonic() + patience_seconds
+        elif time.monotonic() > deadline:
+            raise UnavailableError(
+                f"{topic} partition {partition} could not be read from offset {at} to its end {end}; check the broker and the rights"
+            )
+        if batch:
+            yield batch
 
 
 @lru_cache(20_000)

@@ -19,13 +19,14 @@ from kafka.errors import (
     TopicAlreadyExistsError,
     TopicAuthorizationFailedError,
     UnknownTopicOrPartitionError,
+    UnsupportedCodecError,
     for_code,
 )
 from kafka.record.util import crc32c_c
 from kafka.structs import OffsetAndMetadata
 
 from aidtrail.errors import AppendUnknownError, UnavailableError, UsageError
-from aidtrail.log import Appended, Draft, Record
+from aidtrail.log import FETCH_BYTES, Appended, Draft, Record, kafka_records
 
 logger = logging.getLogger(__name__)
 
@@ -36,14 +37,15 @@ METADATA_SECONDS = 2.0
 MEMBERSHIP_POLL_MS = 100
 FETCH_WAIT_MS = 100
 """How long a broker holds a fetch for which it has nothing yet. A reader that is assigned elsewhere waits out the one that is under way."""
-FETCH_BYTES = 8 << 20
-"""Of a backlog, a fetch brings so much of one partition, not a share of it of each: what is read in a row then concerns few donations.
-Brokers begin the next one at another partition."""
+POSITION_SECONDS = 1
+"""How long a change of leaders may hold up who asks for a position: it is told all the same."""
 STALL_SECONDS = 60
 EMPTY_SECONDS = 5.0
 CLOSE_SECONDS = 2
 TELL_SECONDS = 5.0
 """How often an outage is told."""
+
+kafka_records.install()
 
 REPLICATION = 3
 REQUIRED_SETTINGS = {
@@ -51,6 +53,9 @@ REQUIRED_SETTINGS = {
     "cleanup.policy": "delete",  # compaction would drop all but the last event of a donation
     "retention.ms": "-1",
     "retention.bytes": "-1",
+    # What a producer compressed with lz4, snappy or zstd could not be read: their libraries are no dependencies. Ours compress nothing, so
+    # brokers unpack what others did alone: an event of theirs takes 364 bytes on disk then, as ours do, not 93 (zstd) to 127 (lz4).
+    "compression.type": "uncompressed",
     "unclean.leader.election.enable": "false",  # a replica that lags must not become the record
 }
 
@@ -286,12 +291,15 @@ class KafkaReader:
 
     def __init__(self, connection: Mapping[str, Any], topic: str, fetch_wait_ms: int) -> None:
         self._topic = topic
+        self._next_offsets: dict[int, int] = {}
+        """From where another consumer goes on."""
         # No deserializers: when one raises, kafka-python 3.0.12 never returns from the next poll.
-        self._consumer = KafkaConsumer(
+        self._open = partial(
+            KafkaConsumer,
             **connection,
             group_id=None,
             fetch_max_wait_ms=fetch_wait_ms,
-            fetch_max_bytes=FETCH_BYTES,
+            fetch_max_bytes=FETCH_BYTES,  # brokers begin the next fetch at another partition
             max_partition_fetch_bytes=FETCH_BYTES,
             enable_auto_commit=False,
             auto_offset_reset="none",  # an offset that is gone is an error, not a reason to read something else
@@ -299,32 +307,65 @@ class KafkaReader:
             request_timeout_ms=REQUEST_SECONDS * 1000,
             metrics_enabled=False,
         )
+        self._consumer: Any = self._open()
 
     def assign(self, next_offsets: Mapping[int, int]) -> None:
-        wanted = {TopicPartition(self._topic, number): offset for number, offset in next_offsets.items()}
-        self._consumer.assign(list(wanted))
-        for partition, offset in wanted.items():
-            self._consumer.seek(partition, offset)
+        self._next_offsets = dict(next_offsets)
+        if self._consumer is not None:
+            self._seek(self._consumer)
 
     def poll(self, max_records: int, timeout_seconds: float) -> dict[int, list[Record]]:
         try:
+            if self._consumer is None:
+                self._consumer = self._opened()
             batches = self._consumer.poll(timeout_ms=int(timeout_seconds * 1000), max_records=max_records)
-        except KafkaError as error:
-            if error.retriable:
+        except Exception as error:
+            if isinstance(error, KafkaError) and error.retriable:
                 return {}
-            raise UnavailableError(f"{self._topic} cannot be read: {type(error).__name__} {error}") from error
-        return {at.partition: records for at, records in batches.items()}
+            # Polled once more, kafka-python 3.0.12 would look for ever for the rest of what it could not read.
+            self.close()
+            self._consumer = None
+            places = ", ".join(f"{number} offset {offset}" for number, offset in sorted(self._next_offsets.items()))
+            why = f"{type(error).__name__} {error}{_what_to_install(error)}"
+            raise UnavailableError(f"{self._topic} cannot be read after partition {places}: {why}") from error
+        found = {at.partition: records for at, records in batches.items()}
+        for number, records in found.items():
+            self._next_offsets[number] = records[-1].offset + 1
+        return found
+
+    def positions(self) -> dict[int, int]:
+        if self._consumer is None:
+            return dict(self._next_offsets)
+        try:
+            # The consumer's own: it passes over markers, which it never returns.
+            return {at.partition: self._consumer.position(at, POSITION_SECONDS * 1000) for at in self._consumer.assignment()}
+        except (KafkaError, OSError) as error:
+            raise UnavailableError(f"the position in {self._topic} cannot be told: {type(error).__name__} {error}") from error
 
     def end_offsets(self) -> dict[int, int]:
         try:
+            if self._consumer is None:
+                self._consumer = self._opened()
             found = self._consumer.end_offsets(self._consumer.assignment())
         except (KafkaError, OSError) as error:
             raise UnavailableError(f"the end of {self._topic} cannot be read: {type(error).__name__} {error}") from error
         return {at.partition: end for at, end in sorted(found.items())}
 
     def close(self) -> None:
-        with suppress(KafkaError):
-            self._consumer.close(autocommit=False, timeout_ms=CLOSE_SECONDS * 1000)
+        if self._consumer is not None:
+            with suppress(KafkaError):
+                self._consumer.close(autocommit=False, timeout_ms=CLOSE_SECONDS * 1000)
+
+    def _opened(self) -> Any:
+        consumer = self._open()
+        self._seek(consumer)
+        return consumer
+
+    def _seek(self, consumer: Any) -> None:
+        wanted = {TopicPartition(self._topic, number): offset for number, offset in self._next_offsets.items()}
+        consumer.assign(list(wanted))
+        for partition, offset in wanted.items():
+            consumer.seek(partition, offset)
 
 
 class KafkaMembership:
@@ -342,10 +383,12 @@ class KafkaMembership:
         self._owned: frozenset[int] = frozenset()
         self._lock = Lock()
         self._to_commit: dict[int, int] = {}
-        self._refusal: KafkaError | None = None
+        self._refusal: Exception | None = None
+        """Why it is no member; until it is one again."""
         self._asked = Event()
         self._closing = False
-        self._consumer = KafkaConsumer(
+        self._open = partial(
+            KafkaConsumer,
             **connection,
             group_id=group,
             enable_auto_commit=False,
@@ -356,17 +399,18 @@ class KafkaMembership:
             max_poll_interval_ms=STALL_SECONDS * 1000,
             request_timeout_ms=REQUEST_SECONDS * 1000,
         )
-        self._consumer.subscribe([topic], listener=_Pause(self._consumer))
-        self._empty_since = time.monotonic()
+        self._consumer: Any = self._open()
+        self._subscribe()
         self._thread = Thread(target=self._run, name=f"membership of {group}", daemon=True)
         self._thread.start()
 
     def owned(self) -> frozenset[int]:
-        if isinstance(self._refusal, AuthorizationError):
-            raise UnavailableError(f"{self._topic}: this principal may not read the group {self._group}; allow it to Read the group")
-        if self._refusal is not None:
-            raise UnavailableError(f"cannot be a member of the group on {self._topic}: {type(self._refusal).__name__} {self._refusal}")
         self._asked.set()
+        refusal = self._refusal
+        if isinstance(refusal, AuthorizationError):
+            raise UnavailableError(f"{self._topic}: this principal may not read the group {self._group}; allow it to Read the group")
+        if refusal is not None:
+            raise UnavailableError(f"cannot be a member of the group on {self._topic}: {type(refusal).__name__} {refusal}") from refusal
         return self._owned
 
     def commit(self, next_offsets: Mapping[int, int]) -> None:
@@ -381,18 +425,30 @@ class KafkaMembership:
     def _run(self) -> None:
         while not self._closing:
             try:
+                if self._refusal is not None:
+                    self._leave()
+                    self._consumer = self._open()
+                    self._subscribe()
                 self._publish(self._consumer.commit_async)
                 self._consumer.poll(timeout_ms=MEMBERSHIP_POLL_MS)
                 self._owned = frozenset(at.partition for at in self._consumer.assignment())
                 self._ask_again_if_left_out()
-            except KafkaError as error:
-                if not error.retriable:
+                self._refusal = None
+            except Exception as error:  # whatever it is: without this thread `owned` would say for ever what it said last
+                if not (isinstance(error, KafkaError) and error.retriable):
                     self._refusal = error
             self._asked.wait()
             self._asked.clear()
-        with suppress(KafkaError):
+        with suppress(Exception):
             self._publish(partial(self._consumer.commit, timeout_ms=CLOSE_SECONDS * 1000))
-        with suppress(KafkaError):
+        self._leave()
+
+    def _subscribe(self) -> None:
+        self._consumer.subscribe([self._topic], listener=_Pause(self._consumer))
+        self._empty_since = time.monotonic()
+
+    def _leave(self) -> None:
+        with suppress(Exception):
             self._consumer.close(autocommit=False, timeout_ms=CLOSE_SECONDS * 1000)
 
     def _ask_again_if_left_out(self) -> None:
@@ -403,9 +459,8 @@ class KafkaMembership:
         if self._owned:
             self._empty_since = now
         elif now - self._empty_since > EMPTY_SECONDS:
-            self._empty_since = now
             self._consumer.unsubscribe()
-            self._consumer.subscribe([self._topic], listener=_Pause(self._consumer))
+            self._subscribe()
 
     def _publish(self, commit: Callable[[dict[Any, Any]], object]) -> None:
         with self._lock:
@@ -425,6 +480,13 @@ class _Pause(ConsumerRebalanceListener):  # type: ignore[misc] # kafka-python is
 
     def on_partitions_revoked(self, revoked: Sequence[Any]) -> None:
         pass
+
+
+def _what_to_install(error: BaseException) -> str:
+    """Of batches that were compressed before the topic had its setting: brokers keep those as they are."""
+    if not isinstance(error, UnsupportedCodecError):
+        return ""
+    return "; set compression.type=uncompressed ('aidtrail topics check'), and install lz4, python-snappy or zstandard for what is there"
 
 
 def _is_denial(error: BaseException) -> bool:

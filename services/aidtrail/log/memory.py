@@ -159,6 +159,9 @@ class MemoryReader:
                 self._next_offsets[number] = self._next_offsets.pop(number) + len(records)
             return batches
 
+    def positions(self) -> dict[int, int]:
+        return dict(self._next_offsets)
+
     def end_offsets(self) -> dict[int, int]:
         with self._changed:
             return {number: len(self._partitions[number]) for number in sorted(self._next_offsets)}

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import psycopg
 
 from aidtrail.errors import AppendUnknownError, UnavailableError
-from aidtrail.log import Appended, Draft, Record
+from aidtrail.log import FETCH_BYTES, Appended, Draft, Record
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +61,16 @@ _COPY = 'COPY log.records (topic, partition, "offset", appended_at_ms, key, valu
 
 _HAS_HEADERS = """
 SELECT 1 FROM information_schema.columns WHERE table_schema = 'log' AND table_name = 'records' AND column_name = 'headers'
+"""
+
+
+# Records until one of them has reached so many bytes: that one is the last. Lengths are known without reading the values.
+_READ = """
+SELECT "offset", appended_at_ms, key, value, headers FROM (
+    SELECT *, sum(octet_length(value)) OVER (ORDER BY "offset" ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before FROM (
+        SELECT * FROM log.records WHERE topic = %s AND partition = %s AND "offset" >= %s ORDER BY "offset" LIMIT %s
+    ) AS next_records
+) AS measured WHERE coalesce(bytes_before, 0) < %s ORDER BY "offset"
 """
 
 
@@ -247,6 +257,9 @@ class PostgresReader:
                 return batches
             self._wait(min(left, REREAD_SECONDS))
 
+    def positions(self) -> dict[int, int]:
+        return dict(self._next_offsets)
+
     def end_offsets(self) -> dict[int, int]:
         query = "SELECT partition, next_offset FROM log.partitions WHERE topic = %s AND partition = ANY(%s) ORDER BY partition"
         if self._connection is None:
@@ -265,16 +278,13 @@ class PostgresReader:
     def _read(self, max_records: int) -> dict[int, list[Record]]:
         assert self._connection is not None
         batches: dict[int, list[Record]] = {}
+        left_bytes = FETCH_BYTES
         for partition, offset in list(self._next_offsets.items()):
-            if max_records <= 0:
+            if max_records <= 0 or left_bytes <= 0:
                 break
-            rows = self._connection.execute(
-                'SELECT "offset", appended_at_ms, key, value, headers FROM log.records'
-                ' WHERE topic = %s AND partition = %s AND "offset" >= %s ORDER BY "offset" LIMIT %s',
-                (self._topic, partition, offset, max_records),
-                binary=True,
-            ).fetchall()
+            rows = self._connection.execute(_READ, (self._topic, partition, offset, max_records, left_bytes), binary=True).fetchall()
             if rows:
+                left_bytes -= sum(len(row[3] or b"") for row in rows)
                 batches[partition] = [
                     PostgresRecord(self._topic, partition, at, timestamp, key, value, _pairs(flat))
                     for at, timestamp, key, value, flat in rows
