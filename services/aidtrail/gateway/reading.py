@@ -179,11 +179,9 @@ def list_entries(
 
 
 @router.get("/submissions/{event_id}", operation_id="getSubmission")
-def get_submission(gateway: Gateway, person: Caller, event_id: UUID) -> Response:
+async def get_submission(gateway: Gateway, person: Caller, event_id: UUID) -> Response:
     """What became of a submission. 404 until it has been ruled on, unless this process took it in: then `pending`."""
-    with gateway.reader() as views:
-        outcome = views.outcome(event_id)
-        row = None if outcome is None else views.donation(outcome.donation_id)
+    outcome, row = await asyncio.to_thread(_outcome_and_donation, gateway, event_id)
     if outcome is None:
         if gateway.intake.party_of(event_id) != person.party_id:
             raise problems.NotFound(headers={"Retry-After": "1"})
@@ -191,10 +189,16 @@ def get_submission(gateway: Gateway, person: Caller, event_id: UUID) -> Response
         return Response(shapes.to_json(said), media_type="application/json", headers={"Retry-After": "1"})
     donation = None if row is None else subject_of(gateway, row)
     if not authorise(person, Read.DONATION, donation):
-        party = _submitter(gateway, outcome)
+        party = await _submitter(gateway, outcome)
         if party is None or not authorise(person, Read.DONATION, submission(party, donation)):
             raise problems.NotFound(headers={"Retry-After": "1"})
     return Response(shapes.to_json({"event_id": event_id, **shapes.outcome(outcome)}), media_type="application/json")
+
+
+def _outcome_and_donation(gateway: state.Gateway, event_id: UUID) -> tuple[Outcome | None, DonationRow | None]:
+    with gateway.reader() as views:
+        outcome = views.outcome(event_id)
+        return outcome, None if outcome is None else views.donation(outcome.donation_id)
 
 
 def subject_of(gateway: state.Gateway, row: DonationRow) -> Subject:
@@ -217,9 +221,9 @@ def _require_sight(gateway: state.Gateway, person: Person, donation_id: str) -> 
         raise problems.NotFound
 
 
-def _submitter(gateway: state.Gateway, outcome: Outcome) -> str | None:
+async def _submitter(gateway: state.Gateway, outcome: Outcome) -> str | None:
     try:
-        event = gateway.intake.submission(outcome)
+        event = await gateway.intake.submission(outcome)
     except UnavailableError as error:
         raise problems.LogUnavailable(str(error)) from None
     return None if event is None else event.meta.actor.party_id

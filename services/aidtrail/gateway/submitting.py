@@ -140,7 +140,7 @@ async def answer(
 async def _of_this_request(gateway: state.Gateway, outcome: Outcome, request_sha256: str) -> Outcome:
     """The outcome, if it is that of an equal request. Raises KeyReused if the key stood for another."""
     try:
-        before = await asyncio.to_thread(gateway.intake.submission, outcome)
+        before = await gateway.intake.submission(outcome)
     except UnavailableError as error:
         raise problems.LogUnavailable(str(error)) from None
     if before is None or before.meta.source != e.Source(channel=CHANNEL, reference=request_sha256):

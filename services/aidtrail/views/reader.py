@@ -160,6 +160,8 @@ class Outcome(NamedTuple):
     """Where the submission stands in `submitted`."""
     submission_sha256: bytes
     """Of its bytes: tells it from another submission with the same event id."""
+    event: Event | None
+    """What was submitted, with the ledger's stamp. None for what was refused: the refusal is the ledger's own event."""
 
 
 class Reader:
@@ -285,8 +287,8 @@ class Reader:
         found: dict[UUID, Outcome] = {}
         rows: Any = self._connection.execute(query, {"ids": list(event_ids)}, prepare=True)
         for event_id, *said, held in rows:
-            digest = codec.submission_sha256(held) if said[1] == "admitted" else held
-            found[event_id] = Outcome._make([*said, digest])
+            admitted = said[1] == "admitted"
+            found[event_id] = Outcome._make([*said, codec.submission_sha256(held), _decoded(held)] if admitted else [*said, held, None])
         return found
 
     def due(self, now: datetime) -> list[str]:
