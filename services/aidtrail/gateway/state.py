@@ -38,6 +38,8 @@ POOL = 16
 THREADS = 32
 """For what handlers in the event loop have done in threads: asyncio's own number, six on two cores, is for computing."""
 CONNECTION_SECONDS = 5.0
+STATEMENT_SECONDS = 15
+"""For any question to the views: who asked has given up by then, and the connection is for others."""
 OUTAGE_SECONDS = 0.3
 """To wait for a connection to the views, while there was none the last time: otherwise an outage would hold up every thread."""
 
@@ -66,8 +68,10 @@ class Gateway:
         self._followed_at = float("-inf")
         self._log_trouble: str | None = None
         self._stop = threading.Event()
+        options = f"{schema.CONNECTION['options']} -c statement_timeout={STATEMENT_SECONDS}s"
+        connection = {**schema.CONNECTION, "options": options}
         self._pool = ConnectionPool(
-            views, min_size=1, max_size=POOL, open=False, kwargs=schema.CONNECTION, configure=configure, reconnect_timeout=5
+            views, min_size=1, max_size=POOL, open=False, kwargs=connection, configure=configure, reconnect_timeout=5
         )
         self._views_are_away = False
         self._checking = threading.Lock()
