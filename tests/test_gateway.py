@@ -19,6 +19,7 @@ from aidtrail.gateway.app import create
 from aidtrail.gateway.state import Gateway
 from aidtrail.log.memory import MemoryLog
 from aidtrail.routes import ROUTES
+from aidtrail.views.reader import AmountRow, Reader
 from tests.acts import ACTORS, Acts, full_life
 from tests.databases import Server
 from tests.pipeline import TOPICS, Pipeline
@@ -190,6 +191,31 @@ def test_a_version_that_the_caller_has_is_not_sent_again(service: Service) -> No
         assert client.get(f"/v1/donations/{a.donation_id}", headers={"If-None-Match": etag}).status_code == 304
         service.post(a.confirmed())
         assert client.get(f"/v1/donations/{a.donation_id}", headers={"If-None-Match": etag}).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/v1/donations/{}", "/v1/donations?changed_since={}"])
+def test_amounts_are_those_of_the_version_that_they_are_told_with(service: Service, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    """Between the donation's row and its amounts, the donation goes on."""
+    a = Acts(f"KRCS-2026-19{len(path)}", NOW)
+    for event in (a.announced(), a.confirmed(), *a.approval()):
+        assert service.post(event).status_code == 201
+    read = Reader.amounts
+    later = iter([a.instructed(), a.released()])
+
+    def amounts(reader: Reader, donation_ids: list[str]) -> dict[str, list[AmountRow]]:
+        service.pipeline.submit_running(later)
+        return read(reader, donation_ids)
+
+    with service.client("krcs-officer") as client:
+        before = client.get(f"/v1/donations/{a.donation_id}")
+        monkeypatch.setattr(Reader, "amounts", amounts)
+        said = client.get(path.format(a.donation_id if path.endswith("/{}") else before.json()["changed_at"].replace("+", "%2B")))
+        monkeypatch.undo()
+        after = client.get(f"/v1/donations/{a.donation_id}")
+
+    assert before.json() == (said.json() if path.endswith("/{}") else said.json()["items"][-1])
+    assert (before.json()["version"], after.json()["version"]) == (5, 7)
+    assert before.json()["amounts"] != after.json()["amounts"]
 
 
 def test_links_lead_through_all_pages(service: Service) -> None:

@@ -149,11 +149,12 @@ class Gateway:
 
     @contextmanager
     def reader(self) -> Iterator[Reader]:
-        """Reads the live build. Raises ViewsUnavailable when there is none, or no database."""
+        """Reads the live build, as of one moment. Raises ViewsUnavailable when there is none, or no database."""
         try:
             with self._pool.connection(timeout=OUTAGE_SECONDS if self._views_are_away else CONNECTION_SECONDS) as connection:
                 self._views_are_away = False
-                yield Reader(connection)
+                with Reader(connection).snapshot() as views:
+                    yield views
         except (psycopg.OperationalError, psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
             logger.warning("gateway: the views cannot be read: %s", " ".join(str(error).split()))
             self._views_are_away = True

@@ -2,13 +2,14 @@
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, LiteralString, NamedTuple, Self
 from uuid import UUID
 
-from psycopg import sql
+from psycopg import IsolationLevel, sql
 from psycopg.rows import class_row
 
 from aidtrail import codec
@@ -165,7 +166,7 @@ class Outcome(NamedTuple):
 
 
 class Reader:
-    """Reads through one connection. Not shared between threads."""
+    """Reads through one connection. Not shared between threads. What is to be of one moment is read within one `snapshot`."""
 
     def __init__(self, connection: schema.Connection) -> None:
         self._connection = connection
@@ -180,6 +181,12 @@ class Reader:
             connection.execute(sql.SQL("SET search_path TO {}").format(sql.Identifier(build)))
             connection.commit()
         return cls(connection)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Self]:
+        """What is read within is of one moment, whatever projectors write meanwhile: a donation's amounts are those of its version."""
+        with self._connection.transaction():
+            yield self
 
     def is_empty(self) -> bool:
         """Whether no projector has run here yet: there is no live build."""
@@ -317,6 +324,8 @@ class Reader:
 def configure(connection: schema.Connection) -> None:
     """Set a connection up for reading."""
     connection.autocommit = True
+    connection.isolation_level = IsolationLevel.REPEATABLE_READ  # of `snapshot`
+    connection.read_only = True
     connection.prepare_threshold = sys.maxsize  # only what asks for it: of a list, PostgreSQL should see the values before it plans
 
 
