@@ -115,6 +115,18 @@ def test_a_whole_donation_is_lived_and_read_with_the_client(service: Service) ->
     print(f"{len(life)} events submitted with the client, {len(read)} read back equal")
 
 
+def test_a_history_of_many_pages_is_read_whole(service: Service) -> None:
+    a = Acts("CLIENT-0900", NOW)
+    service.pipeline.submit_running([a.announced(), *(a.confirmed(by="krcs-officer") for _ in range(230))])
+
+    with service.client("krcs-officer") as client:
+        history, none = client.history("CLIENT-0900"), client.history("CLIENT-0901")
+
+    assert [entry.outcome for entry in history] == ["admitted"] + ["refused"] * 230
+    assert len({entry.offset for entry in history}) == 231
+    assert none == []
+
+
 def as_said(event: e.Event) -> e.Event:
     """Without what the gateway and the ledger put in."""
     meta = event.meta.model_copy(update={"event_id": UUID(int=0), "source": e.Source(channel="http"), "ledger": None})

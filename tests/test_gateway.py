@@ -19,7 +19,7 @@ from aidtrail.gateway.app import create
 from aidtrail.gateway.state import Gateway
 from aidtrail.log.memory import MemoryLog
 from aidtrail.routes import ROUTES
-from aidtrail.views.reader import AmountRow, Reader
+from aidtrail.views.reader import AmountRow, HistoryRow, Reader
 from tests.acts import ACTORS, Acts, full_life
 from tests.databases import Server
 from tests.pipeline import TOPICS, Pipeline
@@ -256,6 +256,39 @@ def test_lists_are_streamed_whole_as_csv_and_ndjson(service: Service) -> None:
     assert [json.loads(line) for line in ndjson.splitlines()] == rows
     assert len(lines) == 1 + sum(len(row["amounts"]) for row in rows)
     assert lines[0].startswith("donation_id,partition,version,head_sha256,")
+
+
+def test_a_history_is_told_page_by_page_and_streamed_so(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    life = list(full_life("KRCS-2026-1904", NOW))
+    service.pipeline.submit_running(life)
+    asked: list[int | None] = []
+    history = Reader.history
+
+    def counted(reader: Reader, donation_id: str, *, after: tuple[int, int], limit: int) -> list[HistoryRow]:
+        asked.append(limit)
+        return history(reader, donation_id, after=after, limit=limit)
+
+    monkeypatch.setattr(Reader, "history", counted)
+    monkeypatch.setattr(reading, "MAX_PAGE", 10)
+    with service.client("krcs-officer") as client:
+        path, pages = "/v1/donations/KRCS-2026-1904/history?limit=8", []
+        while path:
+            answer = client.get(path)
+            pages.append([entry["version"] for entry in answer.json()["items"]])
+            path = answer.links.get("next", {}).get("url")
+        by_page, asked = asked, []
+        streamed = client.get("/v1/donations/KRCS-2026-1904/history?format=ndjson").text.splitlines()
+        lines = client.get("/v1/donations/KRCS-2026-1904/history?format=csv").text.splitlines()
+        wrong = client.get("/v1/donations/KRCS-2026-1904/history?cursor=1")
+
+    everything = list(range(1, len(life) + 1))
+    assert [len(page) for page in pages] == [8, 8, 8, 8, 1]
+    assert [version for page in pages for version in page] == everything
+    assert [json.loads(line)["version"] for line in streamed] == everything
+    assert len(lines) == 1 + len(life)
+    assert by_page == [8] * 5
+    assert set(asked) == {10}
+    assert (wrong.status_code, wrong.json()["where"]) == (422, "query.cursor")
 
 
 @pytest.mark.parametrize("path", ["/v1/donations", "/v1/donations/KRCS-2026-1014/history", "/v1/approvals?state=pending", "/v1/entries"])

@@ -315,8 +315,7 @@ class Client:
 
     def history(self, donation_id: str) -> list[Entry]:
         """Every entry of a donation, refusals too; empty where there is none in the caller's sight."""
-        answer = self._get(f"/v1/donations/{donation_id}/history", but=404)
-        return [Entry.model_validate(each) for each in answer.json()["items"]] if answer.status_code == 200 else []
+        return [Entry.model_validate(each) for each in self._listed(f"/v1/donations/{donation_id}/history", {}, but=404)]
 
     def entries(self, after: str = "", *, limit: int = 100) -> Page:
         """The next page of the feed of everything in the caller's sight. Empty where there is nothing new."""
@@ -356,11 +355,11 @@ class Client:
             except _LOST as error:
                 trying.after(error)
 
-    def _listed(self, path: str, filters: Mapping[str, str | datetime]) -> Iterator[dict[str, Any]]:
+    def _listed(self, path: str, filters: Mapping[str, str | datetime], *, but: int = 0) -> Iterator[dict[str, Any]]:
         query: Mapping[str, str] | None = {name: each.isoformat() if isinstance(each, datetime) else each for name, each in filters.items()}
         while path:
-            answer = self._get(path, query)
-            yield from answer.json()["items"]
+            answer = self._get(path, query, but=but)
+            yield from answer.json().get("items", ())
             path, query = answer.links.get("next", {}).get("url", ""), None
 
     def _streamed(self, after: str) -> Iterator[Page | None]:

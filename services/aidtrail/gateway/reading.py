@@ -42,6 +42,7 @@ Limit = Annotated[int, Query(ge=1, le=MAX_PAGE)]
 Format = Annotated[Literal["json", "ndjson", "csv"], Query(description="ndjson and csv stream the whole list, without pages.")]
 
 _FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+_PLACE = r"^[0-9]{1,5}\.[0-9]{1,17}$"
 _APPROVALS = r"^[0-9]{1,18}~[A-Z0-9][A-Z0-9-]{2,63}~[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$"
 
 router = APIRouter(prefix="/v1", tags=["status"], dependencies=[Depends(state.known_query)])
@@ -105,16 +106,24 @@ def get_donation(
 
 
 @router.get("/donations/{donation_id}/history", operation_id="getHistory")
-def get_history(request: Request, gateway: Gateway, person: Caller, donation_id: DonationId, format: Format = "json") -> Response:
-    """Every entry of a donation in log order: admitted, refused and void."""
+def get_history(
+    request: Request,
+    gateway: Gateway,
+    person: Caller,
+    donation_id: DonationId,
+    cursor: Annotated[str | None, Query(pattern=_PLACE, description=FROM_LINK)] = None,
+    limit: Limit = PAGE,
+    format: Format = "json",
+) -> Response:
+    """The entries of a donation in log order: admitted, refused and void."""
     _require_sight(gateway, person, donation_id)
 
-    def page(after: int, size: int) -> tuple[list[dict[str, Any]], int]:
+    def page(after: tuple[int, int], size: int) -> tuple[list[dict[str, Any]], tuple[int, int]]:
         with gateway.reader() as views:
-            rows = views.history(donation_id)[after:]
-        return [shapes.entry(row) for row in rows], after + len(rows)
+            rows = views.history(donation_id, after=after, limit=size)
+        return [shapes.entry(row) for row in rows], (rows[-1].partition, rows[-1].offset) if rows else after
 
-    return _listed(request, page, 0, str, 1_000_000, format, _ENTRY_COLUMNS, _flat)
+    return _listed(request, page, _after_place(cursor), _place, limit, format, _ENTRY_COLUMNS, _flat)
 
 
 @router.get("/approvals", operation_id="listApprovals")
@@ -351,6 +360,19 @@ def _after_approval(cursor: str | None) -> tuple[datetime, str, str] | None:
         return None
     at, donation_id, approval_id = cursor.split("~")
     return _FIRST + min(timedelta(microseconds=int(at)), _LAST - _FIRST), donation_id, approval_id
+
+
+def _place(last: tuple[int, int]) -> str:
+    """'3.17': partition and offset."""
+    return "{}.{}".format(*last)
+
+
+def _after_place(cursor: str | None) -> tuple[int, int]:
+    """Of a cursor that matches _PLACE."""
+    if cursor is None:
+        return -1, -1
+    partition, _, offset = cursor.partition(".")
+    return int(partition), int(offset)
 
 
 def _cut(position: dict[int, int]) -> str:

@@ -268,10 +268,13 @@ class Reader:
                 found[row.donation_id].append(row)
         return found
 
-    def history(self, donation_id: str) -> list[HistoryRow]:
-        """Every entry of a donation in log order: admitted, refused and void."""
-        query: LiteralString = f'SELECT {_HISTORY} FROM entries WHERE donation_id = %(id)s ORDER BY partition, "offset"'
-        return self._history(query, {"id": donation_id})
+    def history(self, donation_id: str, *, after: tuple[int, int] = (-1, -1), limit: int | None = None) -> list[HistoryRow]:
+        """The entries of a donation in log order, admitted, refused and void: those after (partition, offset)."""
+        query: LiteralString = (
+            f'SELECT {_HISTORY} FROM entries WHERE donation_id = %(id)s AND (partition, "offset") > (%(partition)s, %(offset)s)'
+            ' ORDER BY partition, "offset" LIMIT %(limit)s'
+        )
+        return self._history(query, {"id": donation_id, "partition": after[0], "offset": after[1], "limit": limit})
 
     def _history(self, query: LiteralString, values: Mapping[str, object]) -> list[HistoryRow]:
         rows: Any = self._connection.execute(query, values, binary=True)
