@@ -90,8 +90,8 @@ class Intake:
         before it, where there was one with the same event id; nothing is appended then, unless it is not known whether the first is in the
         log.
 
-        Raises UnavailableError when it certainly was not submitted, AppendUnknownError when that is not known, KeyReused or IdReused when
-        the id stands for another request.
+        Raises UnavailableError, or LogUnavailable where too much is under way, when it certainly was not submitted, AppendUnknownError when
+        that is not known, KeyReused or IdReused when the id stands for another request.
         """
         with tracing.sending(self._topics.submitted):
             return await self._submit(event, value)
@@ -174,7 +174,7 @@ class Intake:
         with self._changed:
             if self._closing or self._under_way >= MAX_IN_FLIGHT:
                 problem = f"{self._under_way} submissions are under way already"
-                raise AppendUnknownError(problem) if again else UnavailableError(problem)
+                raise AppendUnknownError(problem) if again else problems.LogUnavailable(problem)
             self._under_way += 1
             self._queue.append(submission)
             self._changed.notify()
@@ -238,7 +238,8 @@ class Intake:
                 self._reader = self._log.reader(self._topics.submitted, follows=False)
             self._reader.assign({outcome.partition: outcome.submitted_offset})
             records = self._reader.poll(1, READ_SECONDS).get(outcome.partition, [])
-        except Exception:
+        except Exception as error:
+            logger.warning("gateway: a submission cannot be read from the log: %s", error)
             self._drop_reader()
             raise
         if not records or records[0].offset != outcome.submitted_offset:

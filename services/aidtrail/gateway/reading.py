@@ -233,8 +233,8 @@ def _require_sight(gateway: state.Gateway, person: Person, donation_id: str) -> 
 async def _submitter(gateway: state.Gateway, outcome: Outcome) -> str | None:
     try:
         event = await gateway.intake.submission(outcome)
-    except UnavailableError as error:
-        raise problems.LogUnavailable(str(error)) from None
+    except UnavailableError:  # why is said in our own log: it may name brokers and settings
+        raise problems.LogUnavailable from None
     return None if event is None else event.meta.actor.party_id
 
 

@@ -66,7 +66,7 @@ class Gateway:
         self._views = views
         self._listener = threading.Thread(target=self._keep_listening, name="views", daemon=True)
         self._followed_at = float("-inf")
-        self._log_trouble: str | None = None
+        self._log_is_in_trouble = False
         self._stop = threading.Event()
         options = f"{schema.CONNECTION['options']} -c statement_timeout={STATEMENT_SECONDS}s"
         connection = {**schema.CONNECTION, "options": options}
@@ -123,13 +123,13 @@ class Gateway:
             try:
                 self._follow()
             except Exception as error:  # whatever it is: the registry of before serves on, and readiness tells
-                if self._log_trouble is None:
+                if not self._log_is_in_trouble:
                     logger.warning("gateway: the registry cannot be followed: %s", error)
-                self._log_trouble = str(error)
+                self._log_is_in_trouble = True
             else:
-                if self._log_trouble is not None:
+                if self._log_is_in_trouble:
                     logger.info("gateway: the registry is followed again")
-                self._log_trouble = None
+                self._log_is_in_trouble = False
 
     def _keep_listening(self) -> None:
         """Have the intake look as soon as a projector has written. Where no notification comes, through some poolers, it looks all the
@@ -201,8 +201,8 @@ class Gateway:
         """What this process depends on: 'ok', or what is wrong."""
         found = {"log": "ok", "views": "ok", "process": "stopping" if self.stopping else "ok"}
         silent_seconds = time.monotonic() - self._followed_at
-        if self._log_trouble is not None:
-            found["log"] = self._log_trouble
+        if self._log_is_in_trouble:
+            found["log"] = "cannot be read"  # why is said in our own log: anybody may ask here
         elif silent_seconds > LATE_SECONDS:
             found["log"] = f"has not answered for {silent_seconds:.0f} s"
         try:
