@@ -13,8 +13,9 @@ from typing import Any
 import httpx
 import pytest
 
+from aidtrail.domain import authority
 from aidtrail.domain import events as e
-from aidtrail.gateway import intake, local, problems, reading
+from aidtrail.gateway import intake, local, problems, reading, state
 from aidtrail.gateway.app import create
 from aidtrail.gateway.state import Gateway
 from aidtrail.log.memory import MemoryLog
@@ -256,6 +257,21 @@ def test_lists_are_streamed_whole_as_csv_and_ndjson(service: Service) -> None:
     assert [json.loads(line) for line in ndjson.splitlines()] == rows
     assert len(lines) == 1 + sum(len(row["amounts"]) for row in rows)
     assert lines[0].startswith("donation_id,partition,version,head_sha256,")
+
+
+@pytest.mark.parametrize("path", ["/v1/donations", "/v1/entries", "/v1/approvals?state=pending"])
+def test_a_stream_ends_with_the_rights_of_who_asked_for_it(service: Service, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    """The auditor is retired after the first page."""
+    for number in range(3):
+        a = Acts(f"ENDS-2026-{len(path)}{number}", NOW)
+        service.pipeline.submit_running([a.announced(), a.confirmed(), a.requested()])
+    monkeypatch.setattr(reading, "MAX_PAGE", 2)
+    sights = iter([authority.Sight(everything=True)])
+    monkeypatch.setattr(state, "sight", lambda person: next(sights, authority.Sight()))
+    with service.client("krcs-auditor") as client:
+        lines = client.get(f"{path}{'&' if '?' in path else '?'}format=ndjson").text.splitlines()
+
+    assert len(lines) == 2
 
 
 def test_a_history_is_told_page_by_page_and_streamed_so(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:

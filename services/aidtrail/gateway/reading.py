@@ -6,6 +6,7 @@ import io
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, TypeVar
 from uuid import UUID
@@ -77,12 +78,12 @@ def list_donations(
     """Donations by id, those that the caller may see."""
     filters = Filters(
         party=party, mechanism=mechanism, headline=headline, pledge=pledge, approval=approval, disbursement=disbursement, receipt=receipt,
-        oversight=oversight, currency=currency, changed_since=changed_since, sight=gateway.sight(person),
+        oversight=oversight, currency=currency, changed_since=changed_since,
     )  # fmt: skip
 
     def page(after: str, size: int) -> tuple[list[dict[str, Any]], str]:
         with gateway.reader() as views:
-            rows = list(views.donations(filters, after=after, limit=size))
+            rows = list(views.donations(replace(filters, sight=gateway.sight(person)), after=after, limit=size))
             amounts = views.amounts([row.donation_id for row in rows])
         return [shapes.donation(row, amounts[row.donation_id]) for row in rows], rows[-1].donation_id if rows else after
 
@@ -140,10 +141,10 @@ def list_approvals(
 ) -> Response:
     """Requests to mechanisms, the oldest first: by default those that wait, with their age and the signatures that they miss."""
     now = gateway.now()
-    sight = gateway.sight(person)
 
     def page(after: tuple[datetime, str, str] | None, size: int) -> tuple[list[dict[str, Any]], tuple[datetime, str, str] | None]:
         with gateway.reader() as views:
+            sight = gateway.sight(person)
             rows = list(views.approvals(state=state, mechanism=mechanism, donation_id=donation, sight=sight, after=after, limit=size))
         last = (rows[-1].requested_on, rows[-1].donation_id, rows[-1].approval_id) if rows else after
         return [shapes.approval(row, now) for row in rows], last
@@ -168,20 +169,19 @@ def list_entries(
 ) -> Response:
     """The feed of what was recorded, for those without Kafka; with Accept: text/event-stream, as it is recorded. Such a stream ends after
     five minutes, to be asked for again with a token that is still valid."""
-    sight = gateway.sight(person)
     position = _after_entries(last_event_id or after)
     if "text/event-stream" in request.headers.get("accept", ""):
-        return StreamingResponse(_events(request, gateway, sight, position), media_type="text/event-stream", headers=_UNCACHED)
+        return StreamingResponse(_events(request, gateway, person, position), media_type="text/event-stream", headers=_UNCACHED)
 
     def page(after: dict[int, int], size: int) -> tuple[list[dict[str, Any]], dict[int, int]]:
         with gateway.reader() as views:
-            rows, reached = views.entries(after, sight=sight, limit=size)
+            rows, reached = views.entries(after, sight=gateway.sight(person), limit=size)
         return [shapes.entry(row) for row in rows], reached
 
     if format != "json":
         return _listed(request, page, position, _cut, limit, format, _ENTRY_COLUMNS, _flat)
     with gateway.reader() as views:
-        rows, position = views.entries(position, sight=sight, limit=limit)
+        rows, position = views.entries(position, sight=gateway.sight(person), limit=limit)
     said = {"entries": [shapes.entry(row) for row in rows], "after": _cut(position)}
     link = {"Link": f'<{request.url.include_query_params(after=_cut(position)).path}?{_query(request, after=_cut(position))}>; rel="next"'}
     return Response(shapes.to_json(said), media_type="application/json", headers=link)
@@ -312,12 +312,12 @@ def _donation_cells(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield {**flat, **amount}
 
 
-async def _events(request: Request, gateway: state.Gateway, sight: Any, position: dict[int, int]) -> AsyncIterator[str]:
+async def _events(request: Request, gateway: state.Gateway, person: Person, position: dict[int, int]) -> AsyncIterator[str]:
     """Server-sent events (HTML Living Standard, section 9.2); the id of each is where to go on after it."""
     yield ": entries follow as they are recorded\n\n"
     idle, ends_at = 0.0, time.monotonic() + MAX_FEED_SECONDS
     while time.monotonic() < ends_at and not gateway.stopping and not await request.is_disconnected():
-        rows, reached = await asyncio.to_thread(_next_entries, gateway, sight, position)
+        rows, reached = await asyncio.to_thread(_next_entries, gateway, person, position)
         said = []
         for row in rows:
             position = {**position, row.partition: row.offset + 1}
@@ -335,9 +335,9 @@ async def _events(request: Request, gateway: state.Gateway, sight: Any, position
             await asyncio.sleep(FEED_SECONDS)
 
 
-def _next_entries(gateway: state.Gateway, sight: Any, position: dict[int, int]) -> tuple[list[HistoryRow], dict[int, int]]:
+def _next_entries(gateway: state.Gateway, person: Person, position: dict[int, int]) -> tuple[list[HistoryRow], dict[int, int]]:
     with gateway.reader() as views:
-        return views.entries(position, sight=sight, limit=PAGE)
+        return views.entries(position, sight=gateway.sight(person), limit=PAGE)
 
 
 # --- cursors: opaque to the client ----------------------------------------------------------------------------------------------------

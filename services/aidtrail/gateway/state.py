@@ -190,8 +190,8 @@ class Gateway:
         return person
 
     def sight(self, person: Person) -> Sight | None:
-        """What a person sees, for a query; None for everything."""
-        seen = sight(person)
+        """What a person sees by now, for a query; None for everything. A stream asks for each page, so that rights that end, end there."""
+        seen = sight(Person.of(self.registry(), person.actor_id) or person)
         if seen.everything:
             return None
         mechanisms = [each.mechanism_id for each in self.registry().mechanisms.values() if each.party_id == seen.party_id]
