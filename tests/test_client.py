@@ -115,6 +115,18 @@ def test_a_whole_donation_is_lived_and_read_with_the_client(service: Service) ->
     print(f"{len(life)} events submitted with the client, {len(read)} read back equal")
 
 
+def test_a_history_of_many_pages_is_read_whole(service: Service) -> None:
+    a = Acts("CLIENT-0900", NOW)
+    service.pipeline.submit_running([a.announced(), *(a.confirmed(by="krcs-officer") for _ in range(230))])
+
+    with service.client("krcs-officer") as client:
+        history, none = client.history("CLIENT-0900"), client.history("CLIENT-0901")
+
+    assert [entry.outcome for entry in history] == ["admitted"] + ["refused"] * 230
+    assert len({entry.offset for entry in history}) == 231
+    assert none == []
+
+
 def as_said(event: e.Event) -> e.Event:
     """Without what the gateway and the ledger put in."""
     meta = event.meta.model_copy(update={"event_id": UUID(int=0), "source": e.Source(channel="http"), "ledger": None})
@@ -364,3 +376,42 @@ def test_a_feed_that_breaks_is_followed_on_from_where_it_was(service: Service) -
     print(f"seed 11: {network.connections} connections for {len(seen)} entries, each once")
     assert sorted(filter(None, seen)) == submitted
     assert network.connections > 3
+
+
+EVENT_ID = UUID("0199b896-93a0-7915-91fc-d6f07823cb87")
+
+
+@pytest.mark.parametrize("then", [401, 403, 500, "no token"])
+@pytest.mark.parametrize(("first", "told"), [(0, Unknown(None)), (202, Pending(EVENT_ID)), (504, Unknown(EVENT_ID))])
+def test_what_the_log_may_have_is_never_told_as_an_error(first: int, told: Pending | Unknown, then: int | str) -> None:
+    """The first request got no answer, or 202, or 504; from then on the caller is turned away, or has no token any more."""
+    posts: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/v1/me":
+            return httpx.Response(200, json={"actor_id": "krcs-officer", "party_id": "KRCS", "roles": ["officer"]})
+        if posts:
+            return httpx.Response(int(then), json={"title": "No", "status": then})
+        posts.append(request)
+        if not first:
+            raise httpx.ReadTimeout("no answer", request=request)
+        return httpx.Response(first, json={"event_id": str(EVENT_ID), "outcome": "pending"})
+
+    def token() -> str:
+        if posts and then == "no token":
+            raise OSError("the identity provider is away")
+        return "token"
+
+    with Client("http://gateway", token, transport=httpx.MockTransport(answer), patience_seconds=2) as client:
+        assert client.submit(Acts("CLIENT-0950", NOW).announced(), wait_seconds=1) == told
+
+
+@pytest.mark.parametrize("then", [401, 403, 422])
+def test_what_certainly_was_not_submitted_is_told_as_the_error_that_it_is(then: int) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.method == "POST":
+            return httpx.Response(then, json={"title": "No", "status": then})
+        return httpx.Response(200, json={"actor_id": "krcs-officer", "party_id": "KRCS", "roles": ["officer"]})
+
+    with Client("http://gateway", "token", transport=httpx.MockTransport(answer)) as client, pytest.raises(ProblemError, match=str(then)):
+        client.submit(Acts("CLIENT-0951", NOW).announced())

@@ -13,12 +13,14 @@ from typing import Any
 import httpx
 import pytest
 
+from aidtrail.domain import authority
 from aidtrail.domain import events as e
-from aidtrail.gateway import intake, local, problems, reading
+from aidtrail.gateway import intake, local, problems, reading, state
 from aidtrail.gateway.app import create
 from aidtrail.gateway.state import Gateway
 from aidtrail.log.memory import MemoryLog
 from aidtrail.routes import ROUTES
+from aidtrail.views.reader import AmountRow, HistoryRow, Reader
 from tests.acts import ACTORS, Acts, full_life
 from tests.databases import Server
 from tests.pipeline import TOPICS, Pipeline
@@ -192,6 +194,31 @@ def test_a_version_that_the_caller_has_is_not_sent_again(service: Service) -> No
         assert client.get(f"/v1/donations/{a.donation_id}", headers={"If-None-Match": etag}).status_code == 200
 
 
+@pytest.mark.parametrize("path", ["/v1/donations/{}", "/v1/donations?changed_since={}"])
+def test_amounts_are_those_of_the_version_that_they_are_told_with(service: Service, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    """Between the donation's row and its amounts, the donation goes on."""
+    a = Acts(f"KRCS-2026-19{len(path)}", NOW)
+    for event in (a.announced(), a.confirmed(), *a.approval()):
+        assert service.post(event).status_code == 201
+    read = Reader.amounts
+    later = iter([a.instructed(), a.released()])
+
+    def amounts(reader: Reader, donation_ids: list[str]) -> dict[str, list[AmountRow]]:
+        service.pipeline.submit_running(later)
+        return read(reader, donation_ids)
+
+    with service.client("krcs-officer") as client:
+        before = client.get(f"/v1/donations/{a.donation_id}")
+        monkeypatch.setattr(Reader, "amounts", amounts)
+        said = client.get(path.format(a.donation_id if path.endswith("/{}") else before.json()["changed_at"].replace("+", "%2B")))
+        monkeypatch.undo()
+        after = client.get(f"/v1/donations/{a.donation_id}")
+
+    assert before.json() == (said.json() if path.endswith("/{}") else said.json()["items"][-1])
+    assert (before.json()["version"], after.json()["version"]) == (5, 7)
+    assert before.json()["amounts"] != after.json()["amounts"]
+
+
 def test_links_lead_through_all_pages(service: Service) -> None:
     for number in range(7):
         service.post(Acts(f"PAGE-2026-{number:04d}", NOW).announced(), wait=0)
@@ -230,6 +257,54 @@ def test_lists_are_streamed_whole_as_csv_and_ndjson(service: Service) -> None:
     assert [json.loads(line) for line in ndjson.splitlines()] == rows
     assert len(lines) == 1 + sum(len(row["amounts"]) for row in rows)
     assert lines[0].startswith("donation_id,partition,version,head_sha256,")
+
+
+@pytest.mark.parametrize("path", ["/v1/donations", "/v1/entries", "/v1/approvals?state=pending"])
+def test_a_stream_ends_with_the_rights_of_who_asked_for_it(service: Service, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    """The auditor is retired after the first page."""
+    for number in range(3):
+        a = Acts(f"ENDS-2026-{len(path)}{number}", NOW)
+        service.pipeline.submit_running([a.announced(), a.confirmed(), a.requested()])
+    monkeypatch.setattr(reading, "MAX_PAGE", 2)
+    sights = iter([authority.Sight(everything=True)])
+    monkeypatch.setattr(state, "sight", lambda person: next(sights, authority.Sight()))
+    with service.client("krcs-auditor") as client:
+        lines = client.get(f"{path}{'&' if '?' in path else '?'}format=ndjson").text.splitlines()
+
+    assert len(lines) == 2
+
+
+def test_a_history_is_told_page_by_page_and_streamed_so(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    life = list(full_life("KRCS-2026-1904", NOW))
+    service.pipeline.submit_running(life)
+    asked: list[int | None] = []
+    history = Reader.history
+
+    def counted(reader: Reader, donation_id: str, *, after: tuple[int, int], limit: int) -> list[HistoryRow]:
+        asked.append(limit)
+        return history(reader, donation_id, after=after, limit=limit)
+
+    monkeypatch.setattr(Reader, "history", counted)
+    monkeypatch.setattr(reading, "MAX_PAGE", 10)
+    with service.client("krcs-officer") as client:
+        path, pages = "/v1/donations/KRCS-2026-1904/history?limit=8", []
+        while path:
+            answer = client.get(path)
+            pages.append([entry["version"] for entry in answer.json()["items"]])
+            path = answer.links.get("next", {}).get("url")
+        by_page, asked = asked, []
+        streamed = client.get("/v1/donations/KRCS-2026-1904/history?format=ndjson").text.splitlines()
+        lines = client.get("/v1/donations/KRCS-2026-1904/history?format=csv").text.splitlines()
+        wrong = client.get("/v1/donations/KRCS-2026-1904/history?cursor=1")
+
+    everything = list(range(1, len(life) + 1))
+    assert [len(page) for page in pages] == [8, 8, 8, 8, 1]
+    assert [version for page in pages for version in page] == everything
+    assert [json.loads(line)["version"] for line in streamed] == everything
+    assert len(lines) == 1 + len(life)
+    assert by_page == [8] * 5
+    assert set(asked) == {10}
+    assert (wrong.status_code, wrong.json()["where"]) == (422, "query.cursor")
 
 
 @pytest.mark.parametrize("path", ["/v1/donations", "/v1/donations/KRCS-2026-1014/history", "/v1/approvals?state=pending", "/v1/entries"])

@@ -24,7 +24,7 @@ from aidtrail.errors import AppendUnknownError, UnavailableError
 from aidtrail.gateway import intake, local, problems
 from aidtrail.gateway.app import create
 from aidtrail.gateway.state import Gateway
-from aidtrail.log import Appended, Draft, Log
+from aidtrail.log import Appended, Draft, Log, Reader, Record
 from aidtrail.log.memory import MemoryLog
 from tests.acts import Acts
 from tests.databases import Server
@@ -63,14 +63,34 @@ class Misbehaving:
         self.handed: Counter[bytes] = Counter()
         self.appends = 0
         self.hanging = 0
+        self.readers = 0
+        self.reads = True
+        """Whether submissions can be read; else it waits for `release`."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._log, name)
 
     def appender(self) -> "MisbehavingAppender":
         if not self.fate().opens:
-            raise UnavailableError("told to be away")
+            raise UnavailableError("broker-7.internal:9092 is told to be away")
         return MisbehavingAppender(self, self._log)
+
+    def reader(self, topic: str, *, follows: bool = True) -> Any:
+        self.readers += topic == TOPICS.submitted
+        reader = self._log.reader(topic, follows=follows)
+        return MisbehavingReader(self, reader) if topic == TOPICS.submitted else reader
+
+
+class MisbehavingReader:
+    def __init__(self, told: Misbehaving, reader: Reader) -> None:
+        self._told = told
+        self._reader = reader
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reader, name)
+
+    def poll(self, max_records: int, timeout_seconds: float) -> dict[int, list[Record]]:
+        return self._reader.poll(max_records, timeout_seconds) if self._told.reads or self._told.release.wait(30) else {}
 
 
 class MisbehavingAppender:
@@ -153,6 +173,7 @@ def is_unavailable(answer: httpx.Response) -> bool:
     if answer.status_code != 503:
         return False
     assert answer.json()["type"] == problems.LogUnavailable.type_
+    assert "broker-7" not in answer.text
     assert int(answer.headers["retry-after"]) > 0
     return "location" not in answer.headers
 
@@ -177,6 +198,54 @@ def test_a_log_that_cannot_be_opened_is_told_and_nothing_is_submitted(doubtful: 
     assert all(map(is_unavailable, answers))
     assert (after.status_code, after.json()["version"]) == (201, 1)
     assert doubtful.keys()[event.meta.donation_id] == 1
+
+
+def of_a_bank(doubtful: Doubtful, donation_id: str) -> tuple[str, str]:
+    """Where a bank's submissions are told, which sees no donation: one that was admitted, one that was refused."""
+    a = Acts(donation_id, NOW)
+    for event in (a.announced(), a.confirmed(), *a.approval(), a.instructed(), a.released()):
+        assert doubtful.post(event).status_code == 201, event
+    settled = a.settled()
+    admitted, refused = doubtful.post(settled), doubtful.post(settled)
+    assert (admitted.status_code, refused.status_code) == (201, 409)
+    return admitted.headers["location"], refused.headers["location"]
+
+
+def test_submissions_are_told_while_the_log_cannot_be_read_if_they_were_admitted_and_soon_turned_away_if_not(
+    doubtful: Doubtful, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of a bank, out of whose sight their donation is. Sixty ask at once: that holds up nobody who asks for something else."""
+    admitted, refused = of_a_bank(doubtful, "READ-2026-0001")
+    monkeypatch.setattr(intake, "READ_SECONDS", 0.5)
+    doubtful.log.reads = False
+    with doubtful.client("bank-adapter") as bank, doubtful.client("krcs-officer") as officer, ThreadPoolExecutor(60) as pool:
+        asked = [pool.submit(bank.get, refused) for _ in range(60)]
+        others = [officer.get("/v1/donations/READ-2026-0001"), bank.get(admitted), bank.get("/readyz")]
+        turned_away = [each.result() for each in asked]
+
+    assert [answer.status_code for answer in others] == [200, 200, 200]
+    assert all(map(is_unavailable, turned_away))
+
+
+def test_refused_submissions_are_read_from_the_log_with_one_reader(doubtful: Doubtful) -> None:
+    _, refused = of_a_bank(doubtful, "READ-2026-0002")
+    with doubtful.client("bank-adapter") as bank, doubtful.client("timekeeper") as stranger:
+        told = [bank.get(refused).json()["outcome"] for _ in range(5)]
+        assert stranger.get(refused).status_code == 404
+
+    assert told == ["refused"] * 5
+    assert doubtful.log.readers == 1
+
+
+def test_readiness_tells_that_the_log_cannot_be_read_and_not_where_it_is(doubtful: Doubtful, monkeypatch: pytest.MonkeyPatch) -> None:
+    def follow() -> None:
+        raise UnavailableError("broker-7.internal:9092 cannot be reached")
+
+    with doubtful.client(None) as client:
+        assert client.get("/readyz").status_code == 200
+        monkeypatch.setattr(doubtful.shared._registry, "follow", follow)
+        assert eventually(lambda: client.get("/readyz").status_code == 503)
+        assert client.get("/readyz?verbose").json() == {"log": "cannot be read", "views": "ok", "process": "ok"}
 
 
 @pytest.mark.parametrize("fate", UNKNOWN)
@@ -228,7 +297,7 @@ def test_while_an_append_hangs_what_is_under_way_is_bounded_and_what_waits_is_ta
     assert doubtful.log.hanging == 1
     assert is_unknown(unknown)
     assert all(map(is_unavailable, others))
-    turned_away = sum("under way already" in answer.json()["detail"] for answer in others)
+    turned_away = sum("under way already" in answer.json().get("detail", "") for answer in others)
     assert turned_away > 0
     repeated = doubtful.post(events[0], **{"Idempotency-Key": "hangs"})
     assert is_unknown(repeated)

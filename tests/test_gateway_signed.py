@@ -63,6 +63,18 @@ def signed(event: e.Event) -> bytes:
     return codec.encode(sign(event, key_of(event.meta.actor.actor_id)))
 
 
+def test_nobody_can_sign_for_the_place_of_anothers_idempotency_key(service: Service) -> None:
+    """Its event's id follows from actor and key. A stranger signs, or writes what is no signature, under it."""
+    event = Acts("SIGNED-0900", NOW).announced(by="crc-officer")
+    keyed = event.meta.model_copy(update={"event_id": codec.event_id_at(0, b"mef-approver invoice-2026-0007"), "signature": bytes(64)})
+    before = service.submitted()
+
+    answer = service.post(codec.encode(event.model_copy(update={"meta": keyed})), "crc-officer")
+
+    assert (answer.status_code, answer.json()["where"]) == (422, "body: meta.event_id")
+    assert service.submitted() == before
+
+
 def test_what_an_actor_signed_is_appended_byte_for_byte_and_answered_with_its_outcome(service: Service) -> None:
     event = Acts("SIGNED-0001", NOW).announced()
 

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 from psycopg import sql
+from typer.testing import CliRunner
 
 from aidtrail.audit import building
 from aidtrail.audit.rebuild import rebuild
+from aidtrail.cli import app
 from aidtrail.domain import events as e
 from aidtrail.log import Draft
 from aidtrail.views import schema, writer
-from aidtrail.views.reader import Filters, Reader, Sight
+from aidtrail.views.reader import AmountRow, Filters, Reader, Sight
 from tests.acts import Acts, full_life, money
 from tests.pipeline import TOPICS, Pipeline
 
@@ -131,6 +133,41 @@ def test_the_feed_shows_every_entry_once_in_log_order_whatever_the_page(reader: 
         assert len(seen) == len(set(seen)) == total
         for partition in at:
             assert [offset for where, offset in seen if where == partition] == list(range(at[partition]))
+
+
+def test_a_snapshot_is_of_one_moment_whatever_is_written_meanwhile(reader: Reader, pipeline: Pipeline) -> None:
+    a = Acts("KRCS-2026-0005", NOW)
+    pipeline.submit([a.announced()])
+    with reader.snapshot():
+        before = reader.donation(a.donation_id)
+        pipeline.submit([a.confirmed()])
+        within = reader.donation(a.donation_id)
+    after = reader.donation(a.donation_id)
+
+    assert before == within
+    assert (before.version, after.version) == (1, 2)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("words", [("status", "{}"), ("list",)])
+def test_commands_show_the_amounts_of_the_version_that_they_show(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    """Between the donation's row and its amounts, the donation goes on."""
+    a = Acts(f"KRCS-2026-001{len(words)}", NOW)
+    pipeline.submit([a.announced(), a.confirmed(), *a.approval()])
+    read = Reader.amounts
+
+    def amounts(reader: Reader, donation_ids: list[str]) -> dict[str, list[AmountRow]]:
+        pipeline.submit([a.instructed(), a.released()])
+        return read(reader, donation_ids)
+
+    monkeypatch.setattr(Reader, "amounts", amounts)
+    monkeypatch.setenv("AIDTRAIL_VIEWS", pipeline.database)
+    monkeypatch.setenv("AIDTRAIL_LOG", pipeline.database)
+    done = CliRunner().invoke(app, [word.format(a.donation_id) for word in words] + ["--json"])
+
+    shown = {row["donation_id"]: row for row in map(json.loads, done.stdout.splitlines())}[a.donation_id]
+    assert (shown["version"], shown["amounts"][0]["in_flight"]) == (5, "0.0000")
 
 
 def test_the_feed_passes_over_what_is_out_of_sight(reader: Reader) -> None:

@@ -3,7 +3,9 @@
 The client is Confluent's for Python. It knows nothing of Aidtrail: all it has is the address of the surface, as any other Avro client."""
 
 import json
+import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -208,6 +210,30 @@ def test_compatibility_is_that_of_the_contract(http: httpx.Client, schema: objec
         assert (found["is_compatible"], found["messages"] == []) == (compatible, compatible)
 
 
+def in_each_namespace(prefix: str, name: str, field: str, kinds: list[Any], again: list[str]) -> list[Any]:
+    """Records of one name in as many namespaces, each with a field of these kinds: `again` is what they are called once they are known."""
+    found = []
+    for number in range(len(again)):
+        fields = [{"name": field, "type": again if number else kinds}]
+        found.append({"type": "record", "name": name, "namespace": f"{prefix}{number}", "fields": fields})
+    return found
+
+
+def test_unions_of_types_of_one_name_do_not_multiply_from_level_to_level(http: httpx.Client) -> None:
+    """A name may be used once in each namespace, and a type be named again and again: 32 in 32 in 32."""
+
+    digests = [{"type": "fixed", "name": "D", "namespace": f"d{number}", "size": 1} for number in range(32)]
+    actors = in_each_namespace("a", "Actor", "actor_id", digests, [f"d{number}.D" for number in range(32)])
+    metas = in_each_namespace("m", "Meta", "actor", actors, [f"a{number}.Actor" for number in range(32)])
+    schema = {**SCHEMA, "fields": [{"name": "meta", "type": metas}]}
+
+    answer = http.post(f"/compatibility/subjects/{ANNOUNCED}/versions/latest", json=asked(schema), params={"verbose": "true"})
+
+    messages = said(answer)["messages"]
+    print(f"{len(json.dumps(schema))} bytes of a schema: {len(messages)} differences")
+    assert 0 < len(messages) < 1000
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body", "status", "code"),
     [
@@ -245,6 +271,11 @@ def test_compatibility_is_that_of_the_contract(http: httpx.Client, schema: objec
         ("POST", f"/subjects/{ANNOUNCED}", asked(SCHEMA, schemaType="PROTOBUF"), 422, 42201),
         ("POST", f"/subjects/{ANNOUNCED}", {"schema": "[" * 10_000}, 422, 42201),
         ("POST", f"/compatibility/subjects/{ANNOUNCED}/versions", {"schema": "{}"}, 422, 42201),
+        ("POST", f"/compatibility/subjects/{ANNOUNCED}/versions", asked(["string", "null", "string"]), 422, 42201),
+        ("POST", f"/compatibility/subjects/{ANNOUNCED}/versions", asked(["string", {"type": "string", "logicalType": "uuid"}]), 422, 42201),
+        ("POST", f"/compatibility/subjects/{ANNOUNCED}/versions", asked([SCHEMA, "org.aidtrail.PledgeAnnounced"]), 422, 42201),
+        ("POST", f"/compatibility/subjects/{ANNOUNCED}/versions", asked(["null", ["string"]]), 422, 42201),
+        ("POST", f"/compatibility/subjects/{ANNOUNCED}/versions", asked({"type": "array", "items": ["int", "int"]}), 422, 42201),
         ("POST", f"/subjects/{ANNOUNCED}", {}, 400, 400),
         ("POST", f"/subjects/{ANNOUNCED}", [], 400, 400),
         ("POST", f"/subjects/{ANNOUNCED}", {"schema": SCHEMA}, 400, 400),
@@ -273,6 +304,24 @@ def test_what_is_not_there_or_not_allowed_is_answered_as_the_api_documents_it(
     found = said(response)
     assert (response.status_code, found["error_code"]) == (status, code)
     assert found.keys() == {"error_code", "message"}
+
+
+def test_what_takes_time_to_compare_holds_up_nobody_else(http: httpx.Client, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, others_answered = threading.Event(), threading.Event()
+
+    def compare(older: object, newer: object) -> list[str]:
+        begun.set()
+        return [] if others_answered.wait(10) else ["nobody else was answered"]
+
+    monkeypatch.setattr(schema_registry, "problems", compare)
+    with ThreadPoolExecutor(1) as asking:
+        path = f"{url}/compatibility/subjects/{ANNOUNCED}/versions/latest"
+        answer = asking.submit(httpx.post, path, json=asked(SCHEMA), timeout=20, trust_env=False)
+        assert begun.wait(10)
+        assert http.get("/").status_code == 200
+        others_answered.set()
+
+    assert said(answer.result()) == {"is_compatible": True}
 
 
 def test_text_that_is_no_json_is_refused_in_the_same_form(http: httpx.Client) -> None:

@@ -535,6 +535,33 @@ def test_unknown_keys_cause_one_reading_an_interval(issuer: Issuer, clock: Clock
     print(f"2000 unknown keys asked for in 5 intervals, the set read {issuer.asked - 1} times")
 
 
+def test_unknown_keys_do_not_wait_for_a_source_that_hangs(source: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = Keys(str(source), clock=clock)
+    keys.load()
+    reading, go_on = threading.Event(), threading.Event()
+
+    def hanging(path: Path) -> bytes:
+        reading.set()
+        assert go_on.wait(30)
+        return OURS.encode()
+
+    monkeypatch.setattr(tokens, "_contents", hanging)
+    clock.seconds += RETRY_SECONDS
+    waiting = threading.Thread(target=keys.find, args=("unknown",))
+    waiting.start()
+    assert reading.wait(30)
+
+    asked = threading.Thread(target=keys.find, args=("another",))
+    asked.start()
+    asked.join(5)
+    answered = not asked.is_alive()
+    go_on.set()
+    waiting.join()
+    asked.join()
+
+    assert answered
+
+
 def test_known_keys_are_found_while_another_thread_waits_for_the_source(
     source: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -262,7 +262,8 @@ class Client:
 
         A request that got no answer, or was turned away, is sent again as it was: with the same key it is the same submission. Where the
         gateway itself does not know what became of it, it is not sent again but asked after. Raises UnavailableError when certainly nothing
-        was submitted. Whatever comes of it, to submit the same event again is safe.
+        was submitted; where a request may have arrived, what is wrong with one after it is no error, but Unknown. Whatever comes of it, to
+        submit the same event again is safe.
         """
         actor = event.meta.actor
         if (actor.actor_id, actor.party_id) != (self.me.actor_id, self.me.party_id):
@@ -275,7 +276,12 @@ class Client:
         may_have_arrived = False
         while True:
             wait = max(0, min(MAX_WAIT_SECONDS, round(ruled_by - time.monotonic())))
-            headers = {**self._headers(), **about, **({"Prefer": f"wait={wait}"} if wait else {})}
+            try:
+                headers = {**self._headers(), **about, **({"Prefer": f"wait={wait}"} if wait else {})}
+            except Exception:  # of the caller's function that gives tokens
+                if may_have_arrived:
+                    return Unknown(None)
+                raise
             try:
                 answer = self._http.post(path, content=body, headers=headers, timeout=TIMEOUT_SECONDS + wait)
                 said = _submitted(answer)
@@ -287,6 +293,10 @@ class Client:
                     if may_have_arrived:
                         return Unknown(None)
                     raise
+            except ProblemError:
+                if may_have_arrived:
+                    return Unknown(None)
+                raise
             else:
                 event_id = UUID(said["event_id"])
                 if answer.status_code == 202:
@@ -315,8 +325,7 @@ class Client:
 
     def history(self, donation_id: str) -> list[Entry]:
         """Every entry of a donation, refusals too; empty where there is none in the caller's sight."""
-        answer = self._get(f"/v1/donations/{donation_id}/history", but=404)
-        return [Entry.model_validate(each) for each in answer.json()["items"]] if answer.status_code == 200 else []
+        return [Entry.model_validate(each) for each in self._listed(f"/v1/donations/{donation_id}/history", {}, but=404)]
 
     def entries(self, after: str = "", *, limit: int = 100) -> Page:
         """The next page of the feed of everything in the caller's sight. Empty where there is nothing new."""
@@ -356,11 +365,11 @@ class Client:
             except _LOST as error:
                 trying.after(error)
 
-    def _listed(self, path: str, filters: Mapping[str, str | datetime]) -> Iterator[dict[str, Any]]:
+    def _listed(self, path: str, filters: Mapping[str, str | datetime], *, but: int = 0) -> Iterator[dict[str, Any]]:
         query: Mapping[str, str] | None = {name: each.isoformat() if isinstance(each, datetime) else each for name, each in filters.items()}
         while path:
-            answer = self._get(path, query)
-            yield from answer.json()["items"]
+            answer = self._get(path, query, but=but)
+            yield from answer.json().get("items", ())
             path, query = answer.links.get("next", {}).get("url", ""), None
 
     def _streamed(self, after: str) -> Iterator[Page | None]:
@@ -384,7 +393,7 @@ class Client:
                     yield Page([Entry.model_validate_json(value)] if kind == "entry" else [], after)
 
     def _asked_after(self, event_id: UUID, until: float) -> Admitted | Refused | None:
-        """The ruling, if there is one by then."""
+        """The ruling, if there is one by then and the gateway tells it: that it turns the question away says nothing of the submission."""
         trying = _Trying(until - time.monotonic())
         try:
             while True:
@@ -392,7 +401,7 @@ class Client:
                 if isinstance(found, Admitted | Refused):
                     return found
                 trying.after(None)
-        except UnavailableError:
+        except Exception:  # a token that ended, or one that could not be had, as much as an outage
             return None
 
     def _outcome(self, event_id: UUID, seconds: float) -> Admitted | Refused | Pending | None:

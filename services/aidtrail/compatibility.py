@@ -28,7 +28,7 @@ FROZEN = "LedgerStamp"
 
 def unreadable(reader: Schema, writer: Schema) -> list[str]:
     """Why a reader with one schema cannot read all that was written with the other: each line says where, expected and found."""
-    return list(_unreadable(expanded(reader), expanded(writer), "record"))
+    return list(_unreadable(expanded(reader), expanded(writer), "record", set()))
 
 
 def changed(older: Schema, newer: Schema) -> list[str]:
@@ -70,20 +70,24 @@ def _expanded(schema: Schema, named: dict[str, Schema]) -> Schema:
     return tree
 
 
-def _unreadable(reader: Schema, writer: Schema, where: str) -> Iterator[str]:
+def _unreadable(reader: Schema, writer: Schema, where: str, compared: set[tuple[int, int, str]]) -> Iterator[str]:
+    """Each pair is compared once at each place: unions of many types of one name would otherwise multiply from level to level."""
+    if (pair := (id(reader), id(writer), where)) in compared:
+        return
+    compared.add(pair)
     if isinstance(writer, list):
         for branch in writer:
-            yield from _unreadable(reader, branch, where)
+            yield from _unreadable(reader, branch, where, compared)
     elif isinstance(reader, list):
         branch = next((branch for branch in reader if _match(branch, writer)), None)
         if branch is None:
             yield f"{where}: expected one of {', '.join(map(_words, reader))}, found {_words(writer)}"
         else:
-            yield from _unreadable(branch, writer, where)
+            yield from _unreadable(branch, writer, where, compared)
     elif not _match(reader, writer):
         yield f"{where}: expected {_words(reader)}, found {_words(writer)}"
     elif _kind(reader) == "array":
-        yield from _unreadable(reader["items"], writer["items"], f"{where}[]")
+        yield from _unreadable(reader["items"], writer["items"], f"{where}[]", compared)
     elif _kind(reader) == "enum":
         unknown = [symbol for symbol in writer["symbols"] if symbol not in reader["symbols"]]
         if unknown and "default" not in reader:
@@ -92,7 +96,7 @@ def _unreadable(reader: Schema, writer: Schema, where: str) -> Iterator[str]:
         written = _fields(writer)
         for name, field in _fields(reader).items():
             if name in written:
-                yield from _unreadable(field["type"], written[name]["type"], f"{where}.{name}")
+                yield from _unreadable(field["type"], written[name]["type"], f"{where}.{name}", compared)
             elif "default" not in field:
                 yield f"{where}.{name}: expected a default, because the other version has no such field, found none"
 

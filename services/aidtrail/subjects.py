@@ -48,9 +48,12 @@ def canonical(schema: Schema) -> Schema:
     """The schema with every name and reference in full, so that schemas that differ only in how they are written are equal.
 
     A registry and the code generators of other languages leave out a namespace where it is that of the type around, and order attributes
-    as they like. Comments count, as they do to a registry. Raises ContractError for what is no Avro schema that stands alone."""
+    as they like. Comments count, as they do to a registry. Raises ContractError for what is no Avro schema that stands alone, and
+    for a union that holds a type twice, which fastavro lets pass (Avro 1.12 specification, "Unions")."""
     try:
         return _canonical(fastavro.parse_schema(schema))
+    except ContractError:
+        raise
     except Exception as error:  # fastavro raises its own, KeyError and more, as the schema may be anything
         raise ContractError(f"expected an Avro schema that stands alone, found {type(error).__name__}") from None
 
@@ -65,7 +68,7 @@ def parse(text: str) -> Schema:
 
 def _canonical(schema: Any) -> Schema:
     if isinstance(schema, list):
-        return [_canonical(branch) for branch in schema]
+        return _union([_canonical(branch) for branch in schema])
     if not isinstance(schema, dict):
         return schema
     if schema.keys() == {"type"}:  # {"type": "string"} says what "string" says
@@ -80,6 +83,24 @@ def _canonical(schema: Any) -> Schema:
     if "fields" in written:
         written["fields"] = [_field(field) for field in written["fields"]]
     return written
+
+
+def _union(branches: list[Schema]) -> list[Schema]:
+    """The branches, if they are of different types: a named type is told by its full name, any other by its kind."""
+    kinds = [_told_by(branch) for branch in branches]
+    if "union" in kinds or len(set(kinds)) < len(kinds):
+        raise ContractError("expected a union of different types that are no unions, found another")
+    return branches
+
+
+def _told_by(branch: Schema) -> str:
+    while isinstance(branch, dict) and not isinstance(branch["type"], str):
+        branch = branch["type"]
+    if isinstance(branch, list):
+        return "union"
+    if isinstance(branch, str):
+        return branch
+    return f"{branch['namespace']}.{branch['name']}".lstrip(".") if branch["type"] in NAMED else str(branch["type"])
 
 
 def _field(field: dict[str, Any]) -> dict[str, Any]:

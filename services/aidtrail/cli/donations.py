@@ -23,10 +23,11 @@ def status(donation_id: DonationId, build: Build = None, json_: Json = False) ->
     """Show where a donation stands: four axes, the headline, and the amounts of each currency."""
     with backends(config.load()) as opened:
         reader = opened.reader(build)
-        row = reader.donation(donation_id)
-        if row is None:
-            raise _unknown(donation_id)
-        amounts = reader.amounts([donation_id])[donation_id]
+        with reader.snapshot():
+            row = reader.donation(donation_id)
+            if row is None:
+                raise _unknown(donation_id)
+            amounts = reader.amounts([donation_id])[donation_id]
         if json_:
             show.lines([shapes.donation(row, amounts)])
         else:
@@ -58,10 +59,11 @@ def list_(
     """List donations by id. With --json one object a line."""
     with backends(config.load()) as opened:
         reader = opened.reader(build)
-        rows = list(reader.donations(Filters(party=party, headline=headline, oversight=oversight), limit=limit + 1))
+        with reader.snapshot():
+            rows = list(reader.donations(Filters(party=party, headline=headline, oversight=oversight), limit=limit + 1))
+            amounts = reader.amounts([row.donation_id for row in rows])
         more, rows = len(rows) > limit, rows[:limit]
         if json_:
-            amounts = reader.amounts([row.donation_id for row in rows])
             show.lines([shapes.donation(row, amounts[row.donation_id]) for row in rows])
         else:
             show.donations(rows)

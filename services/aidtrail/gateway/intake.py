@@ -9,15 +9,16 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from threading import Condition, Lock, Thread
+from threading import Condition, Thread
 from uuid import UUID
 
 from aidtrail import codec, metrics, tracing
 from aidtrail.domain.events import Event
 from aidtrail.errors import AppendUnknownError, MalformedError, UnavailableError, UndecodableError
 from aidtrail.gateway import problems
-from aidtrail.log import Appender, Draft, Log, partition_of
+from aidtrail.log import Appender, Draft, Log, Reader, partition_of
 from aidtrail.topics import Topics
 from aidtrail.views.reader import Outcome
 
@@ -31,6 +32,8 @@ LOOK_SECONDS = 0.05
 """Between two looks at the views, while a request waits for its outcome and nobody says that they were written."""
 OUTAGE_SECONDS = 0.5
 """The same while the views cannot be read."""
+READ_SECONDS = 2.0
+"""For the log to say what was submitted."""
 REMEMBERED = 10_000
 STOP_WAIT_SECONDS = 3.0
 """For outcomes to come, once the service is told to stop; who waits still is told that the log has his submission."""
@@ -72,7 +75,8 @@ class Intake:
         self._under_way = 0
         self._changed = Condition()
         self._closing = False
-        self._reading = Lock()
+        self._reading = ThreadPoolExecutor(1, "submissions")
+        self._reader: Reader | None = None
         self._thread = Thread(target=self._append_all, name="intake", daemon=True)
         self._thread.start()
         self._wanted: dict[UUID, list[asyncio.Future[Outcome | None]]] = {}
@@ -86,8 +90,8 @@ class Intake:
         before it, where there was one with the same event id; nothing is appended then, unless it is not known whether the first is in the
         log.
 
-        Raises UnavailableError when it certainly was not submitted, AppendUnknownError when that is not known, KeyReused or IdReused when
-        the id stands for another request.
+        Raises UnavailableError, or LogUnavailable where too much is under way, when it certainly was not submitted, AppendUnknownError when
+        that is not known, KeyReused or IdReused when the id stands for another request.
         """
         with tracing.sending(self._topics.submitted):
             return await self._submit(event, value)
@@ -137,22 +141,15 @@ class Intake:
         submission = self._submissions.get(event_id)
         return None if submission is None else submission.party_id
 
-    def submission(self, outcome: Outcome) -> Event | None:
-        """What was submitted, from the log; None where it is no event. Raises UnavailableError. Blocks: call it in a thread."""
-        with self._reading:
-            reader = self._log.reader(self._topics.submitted)
-            try:
-                reader.assign({outcome.partition: outcome.submitted_offset})
-                records = reader.poll(1, 5.0).get(outcome.partition, [])
-            finally:
-                reader.close()
-        if not records or records[0].offset != outcome.submitted_offset:
-            raise UnavailableError("the submission could not be read from the log")
+    async def submission(self, outcome: Outcome) -> Event | None:
+        """What was submitted; None where it is no event. What was refused is read from the log, by one thread with one reader: who asks
+        holds up nobody, and the log has so long to answer. Raises UnavailableError."""
+        if outcome.event is not None:
+            return outcome.event
         try:
-            event = codec.decode(records[0].value)
-        except (UndecodableError, MalformedError):
-            return None
-        return event if isinstance(event, Event) else None
+            return await asyncio.wait_for(self._loop.run_in_executor(self._reading, self._read, outcome), READ_SECONDS)
+        except TimeoutError:
+            raise UnavailableError("the log did not say in time what was submitted") from None
 
     def stop_waiting(self) -> None:
         """Let nobody wait long for an outcome any more: the service stops. May be called from any thread."""
@@ -164,6 +161,8 @@ class Intake:
         with self._changed:
             self._closing = True
             self._changed.notify()
+        self._reading.submit(self._drop_reader)
+        self._reading.shutdown(wait=False)
         await asyncio.to_thread(self._thread.join, 1.0)
         if self._looking is not None:
             self._looking.cancel()
@@ -175,7 +174,7 @@ class Intake:
         with self._changed:
             if self._closing or self._under_way >= MAX_IN_FLIGHT:
                 problem = f"{self._under_way} submissions are under way already"
-                raise AppendUnknownError(problem) if again else UnavailableError(problem)
+                raise AppendUnknownError(problem) if again else problems.LogUnavailable(problem)
             self._under_way += 1
             self._queue.append(submission)
             self._changed.notify()
@@ -230,6 +229,31 @@ class Intake:
         self._waits_end = True
         for event_id in self._wanted:
             self._tell(event_id, None)
+
+    # --- the thread that reads --------------------------------------------------------------------------------------------------------
+
+    def _read(self, outcome: Outcome) -> Event | None:
+        try:
+            if self._reader is None:
+                self._reader = self._log.reader(self._topics.submitted, follows=False)
+            self._reader.assign({outcome.partition: outcome.submitted_offset})
+            records = self._reader.poll(1, READ_SECONDS).get(outcome.partition, [])
+        except Exception as error:
+            logger.warning("gateway: a submission cannot be read from the log: %s", error)
+            self._drop_reader()
+            raise
+        if not records or records[0].offset != outcome.submitted_offset:
+            raise UnavailableError("the submission could not be read from the log")
+        try:
+            event = codec.decode(records[0].value)
+        except (UndecodableError, MalformedError):
+            return None
+        return event if isinstance(event, Event) else None
+
+    def _drop_reader(self) -> None:
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.close()
 
     # --- the thread that appends ------------------------------------------------------------------------------------------------------
 

@@ -65,15 +65,15 @@ async def _body(scope: Scope, receive: Receive) -> bytes | None:
     stated = dict(scope["headers"]).get(b"content-length", b"0")
     if not stated.isdigit() or int(stated) > MAX_BODY_BYTES:
         return None
-    chunks: list[bytes] = []
+    body = bytearray()
     more = True
     while more:
         message = await receive()
-        chunks.append(message.get("body", b""))
-        if sum(map(len, chunks)) > MAX_BODY_BYTES:
+        body += message.get("body", b"")
+        if len(body) > MAX_BODY_BYTES:
             return None
         more = message.get("more_body", False)  # absent when the client went away
-    return b"".join(chunks)
+    return bytes(body)
 
 
 class Connection(H11Protocol):

@@ -216,7 +216,7 @@ def _read(operation: dict[str, Any], responses: dict[str, Any]) -> None:
         answer["headers"] = {"ETag": _ETAG}
         answer["links"] = {"history": _LINKS["history"]}
         operation["responses"]["304"] = {"description": "The version that the caller has is the newest", "headers": {"ETag": _ETAG}}
-    if name in ("listDonations", "listApprovals"):
+    if name in ("listDonations", "getHistory", "listApprovals"):
         answer["headers"] = {"Link": _NEXT}
         answer["links"] = {
             "first": {"operationId": "getDonation", "parameters": {"donation_id": "$response.body#/items/0/donation_id"}},

@@ -6,6 +6,7 @@ import io
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, TypeVar
 from uuid import UUID
@@ -42,6 +43,7 @@ Limit = Annotated[int, Query(ge=1, le=MAX_PAGE)]
 Format = Annotated[Literal["json", "ndjson", "csv"], Query(description="ndjson and csv stream the whole list, without pages.")]
 
 _FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+_PLACE = r"^[0-9]{1,5}\.[0-9]{1,17}$"
 _APPROVALS = r"^[0-9]{1,18}~[A-Z0-9][A-Z0-9-]{2,63}~[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$"
 
 router = APIRouter(prefix="/v1", tags=["status"], dependencies=[Depends(state.known_query)])
@@ -76,12 +78,12 @@ def list_donations(
     """Donations by id, those that the caller may see."""
     filters = Filters(
         party=party, mechanism=mechanism, headline=headline, pledge=pledge, approval=approval, disbursement=disbursement, receipt=receipt,
-        oversight=oversight, currency=currency, changed_since=changed_since, sight=gateway.sight(person),
+        oversight=oversight, currency=currency, changed_since=changed_since,
     )  # fmt: skip
 
     def page(after: str, size: int) -> tuple[list[dict[str, Any]], str]:
         with gateway.reader() as views:
-            rows = list(views.donations(filters, after=after, limit=size))
+            rows = list(views.donations(replace(filters, sight=gateway.sight(person)), after=after, limit=size))
             amounts = views.amounts([row.donation_id for row in rows])
         return [shapes.donation(row, amounts[row.donation_id]) for row in rows], rows[-1].donation_id if rows else after
 
@@ -105,16 +107,24 @@ def get_donation(
 
 
 @router.get("/donations/{donation_id}/history", operation_id="getHistory")
-def get_history(request: Request, gateway: Gateway, person: Caller, donation_id: DonationId, format: Format = "json") -> Response:
-    """Every entry of a donation in log order: admitted, refused and void."""
+def get_history(
+    request: Request,
+    gateway: Gateway,
+    person: Caller,
+    donation_id: DonationId,
+    cursor: Annotated[str | None, Query(pattern=_PLACE, description=FROM_LINK)] = None,
+    limit: Limit = PAGE,
+    format: Format = "json",
+) -> Response:
+    """The entries of a donation in log order: admitted, refused and void."""
     _require_sight(gateway, person, donation_id)
 
-    def page(after: int, size: int) -> tuple[list[dict[str, Any]], int]:
+    def page(after: tuple[int, int], size: int) -> tuple[list[dict[str, Any]], tuple[int, int]]:
         with gateway.reader() as views:
-            rows = views.history(donation_id)[after:]
-        return [shapes.entry(row) for row in rows], after + len(rows)
+            rows = views.history(donation_id, after=after, limit=size)
+        return [shapes.entry(row) for row in rows], (rows[-1].partition, rows[-1].offset) if rows else after
 
-    return _listed(request, page, 0, str, 1_000_000, format, _ENTRY_COLUMNS, _flat)
+    return _listed(request, page, _after_place(cursor), _place, limit, format, _ENTRY_COLUMNS, _flat)
 
 
 @router.get("/approvals", operation_id="listApprovals")
@@ -131,10 +141,10 @@ def list_approvals(
 ) -> Response:
     """Requests to mechanisms, the oldest first: by default those that wait, with their age and the signatures that they miss."""
     now = gateway.now()
-    sight = gateway.sight(person)
 
     def page(after: tuple[datetime, str, str] | None, size: int) -> tuple[list[dict[str, Any]], tuple[datetime, str, str] | None]:
         with gateway.reader() as views:
+            sight = gateway.sight(person)
             rows = list(views.approvals(state=state, mechanism=mechanism, donation_id=donation, sight=sight, after=after, limit=size))
         last = (rows[-1].requested_on, rows[-1].donation_id, rows[-1].approval_id) if rows else after
         return [shapes.approval(row, now) for row in rows], last
@@ -159,31 +169,28 @@ def list_entries(
 ) -> Response:
     """The feed of what was recorded, for those without Kafka; with Accept: text/event-stream, as it is recorded. Such a stream ends after
     five minutes, to be asked for again with a token that is still valid."""
-    sight = gateway.sight(person)
     position = _after_entries(last_event_id or after)
     if "text/event-stream" in request.headers.get("accept", ""):
-        return StreamingResponse(_events(request, gateway, sight, position), media_type="text/event-stream", headers=_UNCACHED)
+        return StreamingResponse(_events(request, gateway, person, position), media_type="text/event-stream", headers=_UNCACHED)
 
     def page(after: dict[int, int], size: int) -> tuple[list[dict[str, Any]], dict[int, int]]:
         with gateway.reader() as views:
-            rows, reached = views.entries(after, sight=sight, limit=size)
+            rows, reached = views.entries(after, sight=gateway.sight(person), limit=size)
         return [shapes.entry(row) for row in rows], reached
 
     if format != "json":
         return _listed(request, page, position, _cut, limit, format, _ENTRY_COLUMNS, _flat)
     with gateway.reader() as views:
-        rows, position = views.entries(position, sight=sight, limit=limit)
+        rows, position = views.entries(position, sight=gateway.sight(person), limit=limit)
     said = {"entries": [shapes.entry(row) for row in rows], "after": _cut(position)}
     link = {"Link": f'<{request.url.include_query_params(after=_cut(position)).path}?{_query(request, after=_cut(position))}>; rel="next"'}
     return Response(shapes.to_json(said), media_type="application/json", headers=link)
 
 
 @router.get("/submissions/{event_id}", operation_id="getSubmission")
-def get_submission(gateway: Gateway, person: Caller, event_id: UUID) -> Response:
+async def get_submission(gateway: Gateway, person: Caller, event_id: UUID) -> Response:
     """What became of a submission. 404 until it has been ruled on, unless this process took it in: then `pending`."""
-    with gateway.reader() as views:
-        outcome = views.outcome(event_id)
-        row = None if outcome is None else views.donation(outcome.donation_id)
+    outcome, row = await asyncio.to_thread(_outcome_and_donation, gateway, event_id)
     if outcome is None:
         if gateway.intake.party_of(event_id) != person.party_id:
             raise problems.NotFound(headers={"Retry-After": "1"})
@@ -191,10 +198,16 @@ def get_submission(gateway: Gateway, person: Caller, event_id: UUID) -> Response
         return Response(shapes.to_json(said), media_type="application/json", headers={"Retry-After": "1"})
     donation = None if row is None else subject_of(gateway, row)
     if not authorise(person, Read.DONATION, donation):
-        party = _submitter(gateway, outcome)
+        party = await _submitter(gateway, outcome)
         if party is None or not authorise(person, Read.DONATION, submission(party, donation)):
             raise problems.NotFound(headers={"Retry-After": "1"})
     return Response(shapes.to_json({"event_id": event_id, **shapes.outcome(outcome)}), media_type="application/json")
+
+
+def _outcome_and_donation(gateway: state.Gateway, event_id: UUID) -> tuple[Outcome | None, DonationRow | None]:
+    with gateway.reader() as views:
+        outcome = views.outcome(event_id)
+        return outcome, None if outcome is None else views.donation(outcome.donation_id)
 
 
 def subject_of(gateway: state.Gateway, row: DonationRow) -> Subject:
@@ -217,11 +230,11 @@ def _require_sight(gateway: state.Gateway, person: Person, donation_id: str) -> 
         raise problems.NotFound
 
 
-def _submitter(gateway: state.Gateway, outcome: Outcome) -> str | None:
+async def _submitter(gateway: state.Gateway, outcome: Outcome) -> str | None:
     try:
-        event = gateway.intake.submission(outcome)
-    except UnavailableError as error:
-        raise problems.LogUnavailable(str(error)) from None
+        event = await gateway.intake.submission(outcome)
+    except UnavailableError:  # why is said in our own log: it may name brokers and settings
+        raise problems.LogUnavailable from None
     return None if event is None else event.meta.actor.party_id
 
 
@@ -299,12 +312,12 @@ def _donation_cells(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield {**flat, **amount}
 
 
-async def _events(request: Request, gateway: state.Gateway, sight: Any, position: dict[int, int]) -> AsyncIterator[str]:
+async def _events(request: Request, gateway: state.Gateway, person: Person, position: dict[int, int]) -> AsyncIterator[str]:
     """Server-sent events (HTML Living Standard, section 9.2); the id of each is where to go on after it."""
     yield ": entries follow as they are recorded\n\n"
     idle, ends_at = 0.0, time.monotonic() + MAX_FEED_SECONDS
     while time.monotonic() < ends_at and not gateway.stopping and not await request.is_disconnected():
-        rows, reached = await asyncio.to_thread(_next_entries, gateway, sight, position)
+        rows, reached = await asyncio.to_thread(_next_entries, gateway, person, position)
         said = []
         for row in rows:
             position = {**position, row.partition: row.offset + 1}
@@ -322,9 +335,9 @@ async def _events(request: Request, gateway: state.Gateway, sight: Any, position
             await asyncio.sleep(FEED_SECONDS)
 
 
-def _next_entries(gateway: state.Gateway, sight: Any, position: dict[int, int]) -> tuple[list[HistoryRow], dict[int, int]]:
+def _next_entries(gateway: state.Gateway, person: Person, position: dict[int, int]) -> tuple[list[HistoryRow], dict[int, int]]:
     with gateway.reader() as views:
-        return views.entries(position, sight=sight, limit=PAGE)
+        return views.entries(position, sight=gateway.sight(person), limit=PAGE)
 
 
 # --- cursors: opaque to the client ----------------------------------------------------------------------------------------------------
@@ -347,6 +360,19 @@ def _after_approval(cursor: str | None) -> tuple[datetime, str, str] | None:
         return None
     at, donation_id, approval_id = cursor.split("~")
     return _FIRST + min(timedelta(microseconds=int(at)), _LAST - _FIRST), donation_id, approval_id
+
+
+def _place(last: tuple[int, int]) -> str:
+    """'3.17': partition and offset."""
+    return "{}.{}".format(*last)
+
+
+def _after_place(cursor: str | None) -> tuple[int, int]:
+    """Of a cursor that matches _PLACE."""
+    if cursor is None:
+        return -1, -1
+    partition, _, offset = cursor.partition(".")
+    return int(partition), int(offset)
 
 
 def _cut(position: dict[int, int]) -> str:

@@ -163,10 +163,10 @@ def router(topics: Topics) -> APIRouter:
         stands = [name for name, versions in by_subject.items() if entry in versions and subject in (None, name)]
         return RegistryJSON(_page([{"subject": name, "version": entry.version} for name in stands], offset, limit))
 
-    # --- what is asked about a schema -----------------------------------------------------------------------------------------------
+    # --- what is asked about a schema, in threads: it takes time --------------------------------------------------------------------
 
     @found.post("/subjects/{subject}")
-    async def look_up(subject: str, asked: SchemaRequest) -> Response:
+    def look_up(subject: str, asked: SchemaRequest) -> Response:
         versions, schema = versions_of(subject), asked.avro()
         for entry in versions:
             if same[entry.id] == schema:
@@ -174,11 +174,11 @@ def router(topics: Topics) -> APIRouter:
         raise _RegistryError(SCHEMA_NOT_FOUND)
 
     @found.post("/compatibility/subjects/{subject}/versions/{version}")
-    async def test_one(subject: str, version: str, asked: SchemaRequest, verbose: bool = False) -> Response:
+    def test_one(subject: str, version: str, asked: SchemaRequest, verbose: bool = False) -> Response:
         return _compatible([one_of(subject, version)], asked.avro(), verbose)
 
     @found.post("/compatibility/subjects/{subject}/versions")
-    async def test_all(subject: str, asked: SchemaRequest, verbose: bool = False) -> Response:
+    def test_all(subject: str, asked: SchemaRequest, verbose: bool = False) -> Response:
         return _compatible(versions_of(subject), asked.avro(), verbose)
 
     def _compatible(entries: Sequence[Published], schema: Schema, verbose: bool) -> Response:

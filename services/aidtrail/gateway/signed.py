@@ -80,4 +80,6 @@ def _event(request: Request, value: bytes, kinds: Collection[type[e.Event]]) -> 
         raise problems.Malformed(where="body: meta.signature", expected="a signature; other paths take what is not signed")
     if event.meta.ledger is not None:
         raise problems.Malformed(where="body: meta.ledger", expected="null")
+    if event.meta.event_id.int >> 80 == 0:  # as keyed requests have it, whose ids anybody can compute (submitting._event_id)
+        raise problems.Malformed(where="body: meta.event_id", expected="a UUIDv7 with the time that it was made at")
     return event

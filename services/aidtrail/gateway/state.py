@@ -38,6 +38,8 @@ POOL = 16
 THREADS = 32
 """For what handlers in the event loop have done in threads: asyncio's own number, six on two cores, is for computing."""
 CONNECTION_SECONDS = 5.0
+STATEMENT_SECONDS = 15
+"""For any question to the views: who asked has given up by then, and the connection is for others."""
 OUTAGE_SECONDS = 0.3
 """To wait for a connection to the views, while there was none the last time: otherwise an outage would hold up every thread."""
 
@@ -64,10 +66,12 @@ class Gateway:
         self._views = views
         self._listener = threading.Thread(target=self._keep_listening, name="views", daemon=True)
         self._followed_at = float("-inf")
-        self._log_trouble: str | None = None
+        self._log_is_in_trouble = False
         self._stop = threading.Event()
+        options = f"{schema.CONNECTION['options']} -c statement_timeout={STATEMENT_SECONDS}s"
+        connection = {**schema.CONNECTION, "options": options}
         self._pool = ConnectionPool(
-            views, min_size=1, max_size=POOL, open=False, kwargs=schema.CONNECTION, configure=configure, reconnect_timeout=5
+            views, min_size=1, max_size=POOL, open=False, kwargs=connection, configure=configure, reconnect_timeout=5
         )
         self._views_are_away = False
         self._checking = threading.Lock()
@@ -119,13 +123,13 @@ class Gateway:
             try:
                 self._follow()
             except Exception as error:  # whatever it is: the registry of before serves on, and readiness tells
-                if self._log_trouble is None:
+                if not self._log_is_in_trouble:
                     logger.warning("gateway: the registry cannot be followed: %s", error)
-                self._log_trouble = str(error)
+                self._log_is_in_trouble = True
             else:
-                if self._log_trouble is not None:
+                if self._log_is_in_trouble:
                     logger.info("gateway: the registry is followed again")
-                self._log_trouble = None
+                self._log_is_in_trouble = False
 
     def _keep_listening(self) -> None:
         """Have the intake look as soon as a projector has written. Where no notification comes, through some poolers, it looks all the
@@ -145,11 +149,12 @@ class Gateway:
 
     @contextmanager
     def reader(self) -> Iterator[Reader]:
-        """Reads the live build. Raises ViewsUnavailable when there is none, or no database."""
+        """Reads the live build, as of one moment. Raises ViewsUnavailable when there is none, or no database."""
         try:
             with self._pool.connection(timeout=OUTAGE_SECONDS if self._views_are_away else CONNECTION_SECONDS) as connection:
                 self._views_are_away = False
-                yield Reader(connection)
+                with Reader(connection).snapshot() as views:
+                    yield views
         except (psycopg.OperationalError, psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
             logger.warning("gateway: the views cannot be read: %s", " ".join(str(error).split()))
             self._views_are_away = True
@@ -185,8 +190,8 @@ class Gateway:
         return person
 
     def sight(self, person: Person) -> Sight | None:
-        """What a person sees, for a query; None for everything."""
-        seen = sight(person)
+        """What a person sees by now, for a query; None for everything. A stream asks for each page, so that rights that end, end there."""
+        seen = sight(Person.of(self.registry(), person.actor_id) or person)
         if seen.everything:
             return None
         mechanisms = [each.mechanism_id for each in self.registry().mechanisms.values() if each.party_id == seen.party_id]
@@ -196,8 +201,8 @@ class Gateway:
         """What this process depends on: 'ok', or what is wrong."""
         found = {"log": "ok", "views": "ok", "process": "stopping" if self.stopping else "ok"}
         silent_seconds = time.monotonic() - self._followed_at
-        if self._log_trouble is not None:
-            found["log"] = self._log_trouble
+        if self._log_is_in_trouble:
+            found["log"] = "cannot be read"  # why is said in our own log: anybody may ask here
         elif silent_seconds > LATE_SECONDS:
             found["log"] = f"has not answered for {silent_seconds:.0f} s"
         try:

@@ -38,6 +38,7 @@ LEEWAY_SECONDS = 30.0  # how far the issuer's clock may be from ours
 FETCH_SECONDS = 5.0  # to wait for the issuer at most
 RETRY_SECONDS = 10.0  # between two readings of the key set at least, whatever kids are asked for
 STALE_SECONDS = 300.0  # the key set is read again after so long, so that a key that the issuer withdraws goes
+OTHERS_SECONDS = 0.3  # to wait for a set that another thread reads: whoever names a key that nobody knows must not hold up many threads
 MAX_KNOWN = 4096  # tokens whose signature is not checked again
 
 _COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+", re.ASCII)
@@ -101,10 +102,12 @@ class Keys:
                     self._read_if_due()
                 finally:
                     self._lock.release()
-        else:
-            with self._lock:
+        elif self._lock.acquire(timeout=FETCH_SECONDS if keys is None else OTHERS_SECONDS):
+            try:
                 if self._keys is None or kid not in self._keys:  # else another thread has read it meanwhile
                     self._read_if_due()
+            finally:
+                self._lock.release()
         if self._keys is None:
             raise UnavailableError(f"no key set was read from {self.source} yet: access tokens cannot be verified")
         return self._keys.get(kid)

@@ -2,13 +2,14 @@
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, LiteralString, NamedTuple, Self
 from uuid import UUID
 
-from psycopg import sql
+from psycopg import IsolationLevel, sql
 from psycopg.rows import class_row
 
 from aidtrail import codec
@@ -160,10 +161,12 @@ class Outcome(NamedTuple):
     """Where the submission stands in `submitted`."""
     submission_sha256: bytes
     """Of its bytes: tells it from another submission with the same event id."""
+    event: Event | None
+    """What was submitted, with the ledger's stamp. None for what was refused: the refusal is the ledger's own event."""
 
 
 class Reader:
-    """Reads through one connection. Not shared between threads."""
+    """Reads through one connection. Not shared between threads. What is to be of one moment is read within one `snapshot`."""
 
     def __init__(self, connection: schema.Connection) -> None:
         self._connection = connection
@@ -178,6 +181,12 @@ class Reader:
             connection.execute(sql.SQL("SET search_path TO {}").format(sql.Identifier(build)))
             connection.commit()
         return cls(connection)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Self]:
+        """What is read within is of one moment, whatever projectors write meanwhile: a donation's amounts are those of its version."""
+        with self._connection.transaction():
+            yield self
 
     def is_empty(self) -> bool:
         """Whether no projector has run here yet: there is no live build."""
@@ -259,10 +268,13 @@ class Reader:
                 found[row.donation_id].append(row)
         return found
 
-    def history(self, donation_id: str) -> list[HistoryRow]:
-        """Every entry of a donation in log order: admitted, refused and void."""
-        query: LiteralString = f'SELECT {_HISTORY} FROM entries WHERE donation_id = %(id)s ORDER BY partition, "offset"'
-        return self._history(query, {"id": donation_id})
+    def history(self, donation_id: str, *, after: tuple[int, int] = (-1, -1), limit: int | None = None) -> list[HistoryRow]:
+        """The entries of a donation in log order, admitted, refused and void: those after (partition, offset)."""
+        query: LiteralString = (
+            f'SELECT {_HISTORY} FROM entries WHERE donation_id = %(id)s AND (partition, "offset") > (%(partition)s, %(offset)s)'
+            ' ORDER BY partition, "offset" LIMIT %(limit)s'
+        )
+        return self._history(query, {"id": donation_id, "partition": after[0], "offset": after[1], "limit": limit})
 
     def _history(self, query: LiteralString, values: Mapping[str, object]) -> list[HistoryRow]:
         rows: Any = self._connection.execute(query, values, binary=True)
@@ -285,8 +297,8 @@ class Reader:
         found: dict[UUID, Outcome] = {}
         rows: Any = self._connection.execute(query, {"ids": list(event_ids)}, prepare=True)
         for event_id, *said, held in rows:
-            digest = codec.submission_sha256(held) if said[1] == "admitted" else held
-            found[event_id] = Outcome._make([*said, digest])
+            admitted = said[1] == "admitted"
+            found[event_id] = Outcome._make([*said, codec.submission_sha256(held), _decoded(held)] if admitted else [*said, held, None])
         return found
 
     def due(self, now: datetime) -> list[str]:
@@ -315,6 +327,8 @@ class Reader:
 def configure(connection: schema.Connection) -> None:
     """Set a connection up for reading."""
     connection.autocommit = True
+    connection.isolation_level = IsolationLevel.REPEATABLE_READ  # of `snapshot`
+    connection.read_only = True
     connection.prepare_threshold = sys.maxsize  # only what asks for it: of a list, PostgreSQL should see the values before it plans
 
 

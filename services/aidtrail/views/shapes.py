@@ -39,7 +39,7 @@ def entry(row: HistoryRow) -> dict[str, Any]:
 
 
 def outcome(found: Outcome) -> dict[str, Any]:
-    return found._asdict()
+    return {name: value for name, value in found._asdict().items() if name != "event"}
 
 
 def _text(value: object) -> str:
