@@ -12,6 +12,7 @@ from aidtrail.audit.rebuild import rebuild
 from aidtrail.audit.replay import replay
 from aidtrail.chain import Head, read_entry
 from aidtrail.domain import events as e
+from aidtrail.domain.rules import RULES_VERSION
 from aidtrail.ledger import Ledger
 from aidtrail.log import Draft, partition_of
 from aidtrail.log.memory import MemoryLog
@@ -120,7 +121,7 @@ def test_an_event_of_a_donation_without_a_name_is_no_event_of_the_one_that_undec
     pipeline.submit([Acts("UNDECODABLE").announced()])
     nameless = Acts("KRCS-2026-0002").announced()
     meta = nameless.meta.model_copy(update={"donation_id": ""})
-    forge(pipeline.log, nameless.model_copy(update={"meta": meta}), 0)
+    forge(pipeline.log, nameless.model_copy(update={"meta": meta}), 0, rules=RULES_VERSION)
     pipeline.submit([Acts("KRCS-2026-0003").announced(), Acts("KRCS-2026-0004").announced()])
     found = replay(pipeline.log, TOPICS)
     pipeline.close()
@@ -128,7 +129,7 @@ def test_an_event_of_a_donation_without_a_name_is_no_event_of_the_one_that_undec
     assert outcomes(database_url, 0) == [("admitted", "UNDECODABLE"), ("admitted", ""), ("admitted", "KRCS-2026-0004")]
     assert voids(database_url) == [(0, 2, "its submission was answered before"), (0, 3, "it does not follow the partition's last outcome")]
     assert found.void == {reason: 1 for _, _, reason in voids(database_url)}
-    assert [difference[2:5] for difference in found.differences] == [(1, "", "meta.donation_id")]
+    assert [difference[2:5] for difference in found.differences] == [(1, "", "meta.event_id")]
 
 
 UNFORESEEN = {

@@ -31,7 +31,7 @@ GONE_SECONDS = 30
 """After which a server that acknowledges nothing is gone: longer than a network takes to find another way.
 
 Tried with an address that was taken away from the server, in a network namespace: who waited for an answer, and who asked just after, was
-told after 30 s, and an idle connection was found ended; without these settings nobody was told within the 50 s of the trial. Not tried: two
+told after 30 s, and an idle connection was found ended; without these settings nobody was told within the 40 s of the trial. Not tried: two
 machines, and a proxy or server that hangs while its kernel acknowledges: nothing here notices that.
 """
 CONNECTION: dict[str, Any] = {

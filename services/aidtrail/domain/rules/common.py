@@ -115,10 +115,10 @@ def submission_is_signed_where_required(case: Case[e.Event]) -> Finding | None:
 
 def event_has_occurred(case: Case[e.Event]) -> Finding | None:
     """Nothing is told before it occurs: what an event says of its time is at most a day after it reaches the log."""
-    latest = case.now + CLOCKS_DIFFER_BY
-    if case.event.meta.occurred_on <= latest:
+    occurred_on = case.event.meta.occurred_on
+    if occurred_on - case.now <= CLOCKS_DIFFER_BY:
         return None
-    return Finding(f"occurred by {latest.isoformat()}", case.event.meta.occurred_on.isoformat())
+    return Finding(f"occurred by {(case.now + CLOCKS_DIFFER_BY).isoformat()}", occurred_on.isoformat())
 
 
 def role_fits_the_event(case: Case[e.Event]) -> Finding | None:
