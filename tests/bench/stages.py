@@ -50,7 +50,7 @@ Target = tuple[Callable[..., Span | None], tuple[Any, ...]]
 
 def main() -> None:
     options = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    options.add_argument("--events", type=int, default=460_000, help="events that are projected (default 460000: 20,000 donations)")
+    options.add_argument("--events", type=int, default=480_000, help="events that are projected (default 480000: 20,000 donations)")
     options.add_argument("--submissions", type=int, default=200_000, help="submissions that the ledger rules on (default 200000)")
     options.add_argument("--seconds", type=int, default=20, help="length of the latency stage and of submitting over HTTP (default 20)")
     options.add_argument("--growth", type=int, default=100_000, help="donations of the memory stage (default 100000)")
