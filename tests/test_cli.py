@@ -1,12 +1,16 @@
 """The command line as people and scripts meet it: processes with exit codes, stdout for data, stderr for everything else."""
 
+import fcntl
 import json
 import os
+import pty
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -162,6 +166,27 @@ def test_list_filters_and_tells_when_there_is_more(home: Path) -> None:
     assert [row["donation_id"] for row in _json(run(home, "list", "--json", "--party", "CRC"))] == [DONATION]
     assert _json(run(home, "list", "--json", "--headline", "no_such")) == []
     assert DONATION in run(home, "list").stdout
+
+
+@pytest.mark.parametrize("columns", [60, 80, 100])
+def test_a_terminal_shows_ids_amounts_and_names_whole(home: Path, columns: int) -> None:
+    listed = _on_a_terminal(home, columns, "list")
+    history = _on_a_terminal(home, columns, "history", DONATION)
+
+    assert f"donation {DONATION}" in listed
+    assert "receipt acknowledged" in listed
+    assert history.count("by ") >= len(story(datetime.now(UTC)))
+    for words in ("krcs-treasury-1 (KRCS)", "leg L1, 70,000.250 KWD", "mechanism_acts: expected an approver of MEF"):
+        assert words in history
+    assert "…" not in listed + history
+
+
+def test_what_is_piped_has_a_line_for_each_entry(home: Path) -> None:
+    head, *lines = run(home, "history", DONATION).stdout.splitlines()
+
+    assert head.startswith("offset")
+    assert [line.split()[0] for line in lines] == [str(number) for number in range(len(lines))]
+    assert len(lines) >= len(story(datetime.now(UTC)))
 
 
 @pytest.mark.parametrize(
@@ -453,6 +478,29 @@ def test_up_ends_with_the_code_of_the_service_that_fails(tmp_path: Path) -> None
 
 
 # --- helpers ------------------------------------------------------------------------------------------------------------------------
+
+
+def _on_a_terminal(home: Path, columns: int, *arguments: str) -> str:
+    """What stands on a terminal of so many columns, its lines joined with one space."""
+    ours, its = pty.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+    with subprocess.Popen(
+        [str(AIDTRAIL), *arguments], env=_environment(home, {"TERM": "xterm"}), stdin=its, stdout=its, stderr=subprocess.DEVNULL
+    ) as process:
+        os.close(its)
+        said = b""
+        while part := _read(ours):
+            said += part
+    os.close(ours)
+    assert process.returncode == 0, said
+    return " ".join(re.sub(r"\x1b\[[0-9;]*m", "", said.decode()).split())
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65536)
+    except OSError:  # Linux says so where nobody writes any more
+        return b""
 
 
 def _json(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:

@@ -42,7 +42,8 @@ def doctor(json_: Json = False) -> None:
     else:
         out = show.console()
         for finding in findings:
-            out.print(Text(f"{finding.verdict:<5}", style=STYLES[finding.verdict]) + Text(f"{finding.subject:<11}{finding.found}"))
+            start = Text(f"{finding.verdict:<5}", style=STYLES[finding.verdict]) + Text(f"{finding.subject:<11}")
+            show.hanging(out, start, Text(finding.found), len(start))
     if any(finding.verdict == "fail" for finding in findings):
         raise typer.Exit(1)
 

@@ -10,7 +10,6 @@ from typing import Annotated
 import psycopg
 import typer
 from pydantic import TypeAdapter, ValidationError
-from rich.table import Table
 
 from aidtrail import config, show
 from aidtrail.audit import as_of as past
@@ -61,13 +60,11 @@ def cut(
 
 def _show_cut(found: cuts.Cut) -> None:
     names = ("partition", "next offset", "last submission", "last outcome", "status rows")
-    table = Table(*names, box=None, pad_edge=False, header_style="dim")
-    for column in table.columns[:3]:
-        column.justify = "right"
+    rows = []
     for partition, place in sorted(found.places.items()):
         numbers = (partition, place.next_offset, place.last_submitted_offset)
-        table.add_row(*map(str, numbers), place.last_outcome_sha256.hex()[:12], place.rows_sha256.hex()[:12])
-    show.console().print(table)
+        rows.append((*map(str, numbers), place.last_outcome_sha256.hex()[:12], place.rows_sha256.hex()[:12]))
+    show.table(names, rows, right=range(3))
 
 
 def list_cuts(json_: Json = False) -> None:
@@ -147,14 +144,12 @@ def _show_changes(found: changes.Changes) -> None:
         out.print(f"{change.change}: {change.donation_id}, {versions}, {headlines}")
     if found.differing > len(found.donations):
         out.print(f"and {found.differing - len(found.donations):,} more donations")
-    table = Table("amounts", "", "", "before", "after", "change", box=None, pad_edge=False, header_style="dim")
-    for column in table.columns[3:]:
-        column.justify = "right"
+    rows = []
     for amount in found.amounts:
         sums = (format_money(value, amount.currency) for value in (amount.before, amount.after, amount.change))
-        table.add_row(amount.oversight, amount.contribution.replace("_", " "), amount.amount.replace("_", " "), *sums)
-    if found.amounts:
-        out.print(table)
+        rows.append((amount.oversight, amount.contribution.replace("_", " "), amount.amount.replace("_", " "), *sums))
+    if rows:
+        show.table(("amounts", "", "", "before", "after", "change"), rows, right=range(3, 6))
     for count in found.entries:
         out.print(f"{count.change} entries: {count.entries:,} {count.outcome} {count.event_type or ''}".rstrip())
     new, gone = (sum(count.entries for count in found.entries if count.change == change) for change in ("new", "gone"))

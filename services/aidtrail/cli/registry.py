@@ -11,7 +11,6 @@ from typing import Annotated, Any, NamedTuple
 from uuid import UUID
 
 import typer
-from rich.table import Table
 
 from aidtrail import codec, config, show
 from aidtrail.cli.backends import backends
@@ -99,23 +98,24 @@ def show_command(json_: Annotated[bool, typer.Option("--json", help="One JSON ob
     if json_:
         print(json.dumps(_as_json(registry), ensure_ascii=False, default=_plain))
         return
-    out = show.console()
-    parties = Table("party", "name", "kind", "country", "signatures", box=None, pad_edge=False, header_style="dim")
-    for party in registry.parties.values():
-        required = "required" if party.signatures_required else ""
-        parties.add_row(party.party_id, party.name, party.kind, party.country or "", required)
-    actors = Table("actor", "party", "roles", "keys", "", box=None, pad_edge=False, header_style="dim")
+    parties = [
+        (party.party_id, party.name, party.kind, party.country or "", "required" if party.signatures_required else "")
+        for party in registry.parties.values()
+    ]
+    show.table(("party", "name", "kind", "country", "signatures"), parties)
+    actors = []
     for actor in registry.actors.values():
         keys = ", ".join(f"{key.hex()[:16]}..." for key in actor.public_keys)
-        actors.add_row(actor.actor_id, actor.party_id, ", ".join(sorted(actor.roles)), keys, "retired" if actor.retired else "")
-    mechanisms = Table("mechanism", "party", "approvals", "valid for", "", box=None, pad_edge=False, header_style="dim")
+        actors.append((actor.actor_id, actor.party_id, ", ".join(sorted(actor.roles)), keys, "retired" if actor.retired else ""))
+    print()
+    show.table(("actor", "party", "roles", "keys", ""), actors)
+    mechanisms = []
     for known in registry.mechanisms.values():
         steps = [str(known.base_approvals_required), *(f"{t.approvals_required} from {t.at_least}" for t in known.thresholds)]
         state = "retired" if known.retired else ""
-        mechanisms.add_row(known.mechanism_id, known.party_id, ", ".join(steps), f"{known.validity_days} days", state)
-    for table in (parties, actors, mechanisms):
-        out.print(table)
-        out.print()
+        mechanisms.append((known.mechanism_id, known.party_id, ", ".join(steps), f"{known.validity_days} days", state))
+    print()
+    show.table(("mechanism", "party", "approvals", "valid for", ""), mechanisms)
 
 
 def load(log: Log, topics: Topics, events: Iterable[RegistryEvent]) -> Loaded:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
 from aidtrail import config, show
 from aidtrail.cli.backends import backends
@@ -35,10 +34,8 @@ def show_command(also: Also = None, json_: Json = False) -> None:
     if json_:
         show.lines([right._asdict() for right in sorted(rights(prefix, principals))])
         return
-    table = Table("principal", *(f"{prefix}.{topic}" for topic in TOPICS), box=None, pad_edge=False, header_style="dim")
-    for user, role in principals.items():
-        table.add_row(user, *(ROLES[role].get(topic, "").lower() for topic in TOPICS))
-    show.console().print(table)
+    rows = [(user, *(ROLES[role].get(topic, "").lower() for topic in TOPICS)) for user, role in principals.items()]
+    show.table(("principal", *(f"{prefix}.{topic}" for topic in TOPICS)), rows)
 
 
 @app.command("apply")
