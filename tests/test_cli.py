@@ -24,6 +24,8 @@ from typer.testing import CliRunner
 from aidtrail import codec, contract
 from aidtrail.cli import app
 from aidtrail.demo.story import DONATION, story
+from aidtrail.views import schema
+from aidtrail.views.schema import Connection
 from tests.documented import all_commands
 from tests.test_fts import flow
 
@@ -375,6 +377,9 @@ def test_an_import_ends_with_a_summary_for_people(home: Path, tmp_path: Path) ->
         (("list",), {"AIDTRAIL_LOG_LEVEL": "LOUD"}),
         (("topics", "check"), {"AIDTRAIL_LOG": "mysql://here"}),
         (("topics", "check"), {"AIDTRAIL_LOG": "kafka://no-port"}),
+        (("list",), {"AIDTRAIL_LOG": "mysql://here", "AIDTRAIL_VIEWS": "postgresql://nobody@127.0.0.1:1/none"}),
+        (("list",), {"AIDTRAIL_VIEWS": "views"}),
+        (("list",), {"AIDTRAIL_VIEWS": "postgresql://[half"}),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_2(tmp_path: Path, arguments: tuple[str, ...], settings: dict[str, str]) -> None:
@@ -407,6 +412,37 @@ def test_what_cannot_be_reached_is_one_line_and_exit_3(tmp_path: Path, arguments
 
     _one_line(done, 3)
     assert time.monotonic() - started < 60
+
+
+@pytest.mark.parametrize("arguments", [("list",), ("registry", "show"), ("audit", "replay"), ("topics", "check"), ("project", "--unpark")])
+def test_reading_makes_no_pipeline_where_there_is_none(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    home = tmp_path / "mistyped"
+
+    done = run(home, *arguments)
+
+    _one_line(done, 3)
+    assert f"there is no pipeline in {home}: start 'aidtrail up', or set AIDTRAIL_HOME" in done.stderr
+    assert not home.exists()
+
+
+def test_events_that_nobody_projects_are_submitted_over_one_connection_after_the_other(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, database_url: str
+) -> None:
+    """Without `up` there are no views to read outcomes from: that is said, and the database is not filled with connections."""
+    opened: list[Connection] = []
+    connect = schema.connect
+    monkeypatch.setattr(schema, "connect", lambda conninfo: opened.append(connect(conninfo)) or opened[-1])
+    for name, value in {"HOME": str(tmp_path), "LOG": database_url, "VIEWS": database_url}.items():
+        monkeypatch.setenv(f"AIDTRAIL_{name}", value)
+    assert CliRunner().invoke(app, ["topics", "create"]).exit_code == 0
+
+    done = CliRunner().invoke(app, ["submit", "-", "--wait", "1"], input=json.dumps(_pledge("CLI-9")))
+
+    assert done.exit_code == 3, done.output
+    assert "1 submitted" in done.stderr
+    assert "the outcomes cannot be shown: no views yet: start 'aidtrail up'" in done.stderr
+    assert len(opened) == 2
+    assert all(connection.closed for connection in opened)
 
 
 def test_doctor_goes_on_to_the_next_check_and_fails(tmp_path: Path) -> None:

@@ -12,6 +12,11 @@ from aidtrail.errors import UnavailableError
 DATABASE = "aidtrail"
 
 
+def is_there(home: Path) -> bool:
+    """Whether a server was made in this folder."""
+    return (home / "postgres" / "PG_VERSION").exists()
+
+
 @contextmanager
 def postgres(home: Path) -> Iterator[str]:
     """Start the server, or join the one that runs; yields the connection string of its database. It stops when the last process leaves."""

@@ -45,7 +45,7 @@ def demo(
     out = show.console()
     failures = 0
     settings = Settings(home=home, log=None, views=None, topic_prefix="donations", metrics_port=None)
-    with backends(settings) as opened:
+    with backends(settings, create=True) as opened:
         events = [event for line in read(str(REGISTRY)) if isinstance(line, Line) and isinstance(event := line.event, RegistryEvent)]
         registry.load(opened.log, opened.topics, [*registry.OPERATOR, *events])
         stop = Stop()

@@ -35,7 +35,7 @@ def import_fts(
 ) -> None:
     """Import FTS flows as observed donations. Every line is a flow, a repeat or a listed refusal. Exit 1 if a line or an event was
     refused. Importing a file twice changes nothing."""
-    with backends(config.load()) as opened:
+    with backends(config.load(), create=True) as opened:
         size = sum(path.stat().st_size for path in files if path.is_file())
         with show.bar("bytes read", size) as bar:
             found = fts.translate(fts.read(files, bar.add), _imported(opened))
@@ -81,8 +81,9 @@ def _imported(opened: Backends) -> Callable[[str], fts.Imported | None]:
 def _outcomes(opened: Backends, found: fts.Import, wait: float) -> tuple[int, list[tuple[str, str, str]], int]:
     """How many were admitted, which were refused, how many are not in the views yet."""
     try:
-        reader: Reader = opened.reader()
-    except UnavailableError:
+        reader: Reader = opened.reader(wait_seconds=wait)
+    except UnavailableError as error:
+        print(f"the outcomes cannot be shown: {error}", file=sys.stderr)
         return 0, [], len(found.events)
     sent = [Sent(Line("", number, event), event) for number, event in enumerate(found.events, start=1)]
     admitted, pending, refused = 0, 0, []

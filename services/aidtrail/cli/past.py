@@ -160,7 +160,7 @@ def require_views(connection: schema.Connection) -> str:
     """The live build. Raises UnavailableError when there is none."""
     build = schema.live_build(connection)
     if build is None:
-        raise UnavailableError("there are no views yet: start 'aidtrail up' or 'aidtrail project' and leave it running")
+        raise UnavailableError("no views yet: start 'aidtrail up' (on Kafka 'aidtrail project') and leave it running")
     return build
 
 

@@ -71,7 +71,7 @@ def load_command(file: Annotated[str, typer.Argument(help="Registry events, one 
             where[line.event.event_id] = line
         else:
             bad.append(line.bad("type", "an event of the registry", f"{line.event.type}, for 'aidtrail submit'"))
-    with backends(settings) as opened:
+    with backends(settings, create=True) as opened:
         loaded = load(opened.log, opened.topics, [*OPERATOR, *events])
     bad += [where[event.event_id].bad(event.type, "a record that the registry can follow", reason) for event, reason in loaded.objections]
     for found in sorted(bad, key=lambda one: one.number):

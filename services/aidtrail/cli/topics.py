@@ -21,7 +21,7 @@ def create(
 ) -> None:
     """Create the topics that are missing, then check all of them."""
     settings = config.load()
-    with backends(settings) as opened:
+    with backends(settings, create=True) as opened:
         default = EMBEDDED_PARTITIONS if settings.log is None else DEFAULT_PARTITIONS
         created = opened.topics.create(opened.log, default if partitions is None else partitions)
         for topic in (*opened.topics, opened.topics.checkpoints):
