@@ -14,6 +14,7 @@ from aidtrail.cli.donations import Json
 from aidtrail.cli.services import TIMEKEEPER
 from aidtrail.errors import AidtrailError, UnavailableError
 from aidtrail.log import Log
+from aidtrail.projector import ahead_of_log
 from aidtrail.rights import ROLES, TOPICS
 from aidtrail.views import schema
 from aidtrail.views.reader import Reader
@@ -156,6 +157,9 @@ def views(opened: Backends) -> Iterator[Finding]:
     ends = opened.log.end_offsets(opened.topics.recorded)
     if positions.keys() != ends.keys():
         yield Finding("fail", "views", f"they are of {len(positions)} partitions, the log has {len(ends)}: they belong to another log")
+        return
+    if ahead := ahead_of_log(positions, ends):
+        yield Finding("fail", "views", ahead)
         return
     lag = sum(ends.values()) - sum(positions.values())
     yield Finding("ok" if lag == 0 else "warn", "lag", f"{lag:,} entries to project" + ("" if lag == 0 else ": is a projector running?"))
