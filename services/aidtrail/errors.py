@@ -45,6 +45,12 @@ class UnavailableError(AidtrailError):
     exit_code = 3
 
 
+class StoppedError(AidtrailError):
+    """Ctrl-C, in a command that may have begun to write: says how much it wrote."""
+
+    exit_code = 130
+
+
 class AppendUnknownError(AidtrailError):
     """An append was not acknowledged: the records may be in the log or not.
 

@@ -1,4 +1,4 @@
-"""The command line: a file per noun. `main` ends every command, with one clear line on stderr where something is wrong.
+"""The command line: a file per noun. `run` ends every command, with one clear line on stderr where something is wrong.
 
 stdout is data, stderr is progress and logs. Exit codes: 0 ok, 1 a check failed, 2 usage, 3 something that it depends on cannot be reached.
 """
@@ -48,10 +48,11 @@ app.add_typer(schemas.app, name="schemas")
 
 
 def main() -> None:
-    sys.exit(_run())
+    sys.exit(run())
 
 
-def _run() -> int:
+def run() -> int:
+    """The command of sys.argv; returns its exit code."""
     try:
         code = app(standalone_mode=False)
         sys.stdout.flush()
@@ -67,9 +68,17 @@ def _run() -> int:
     except psycopg.OperationalError as error:
         return _end(f"PostgreSQL went away: {error}. Check that the server is up.", UnavailableError.exit_code)
     except BrokenPipeError:  # 'aidtrail list | head': nobody reads on
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _say_no_more()
         return 0
+    except OSError as error:
+        _say_no_more()
+        return _end(f"{error.filename or 'stdout'}: {error.strerror or error}", UnavailableError.exit_code)
     return code if isinstance(code, int) else 0
+
+
+def _say_no_more() -> None:
+    """What is still to be written to stdout goes nowhere: Python tries once more when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _end(message: str, code: int) -> int:

@@ -13,7 +13,8 @@ from aidtrail.cli import registry
 from aidtrail.cli.backends import Backends, backends
 from aidtrail.cli.donations import Json
 from aidtrail.cli.ndjson import Line
-from aidtrail.cli.submit import Sent, outcomes, said_of
+from aidtrail.cli.submit import Sent, outcomes, said_of, stopped_with
+from aidtrail.domain.events import Event
 from aidtrail.errors import UnavailableError
 from aidtrail.importers import fts, fts_totals
 from aidtrail.producer import MAX_IN_FLIGHT, Producer
@@ -42,12 +43,15 @@ def import_fts(
         loaded = registry.load(opened.log, opened.topics, found.registry)
         for event, reason in loaded.objections:
             typer.echo(f"registry: {event.type} is not loaded: {reason}", err=True)
-        with Producer(opened.log, opened.topics) as producer, show.bar("submitted", len(found.events)) as bar:
+        sent: list[Event] = []
+        with stopped_with(sent), Producer(opened.log, opened.topics) as producer, show.bar("submitted", len(found.events)) as bar:
             for start in range(0, len(found.events), MAX_IN_FLIGHT):
                 batch = found.events[start : start + MAX_IN_FLIGHT]
                 producer.submit(batch)
+                sent += batch
                 bar.add(len(batch))
-        admitted, refused, pending = _outcomes(opened, found, wait) if wait and found.events else (0, [], len(found.events))
+        with stopped_with(sent):
+            admitted, refused, pending = _outcomes(opened, found, wait) if wait and found.events else (0, [], len(found.events))
     if json_:
         show.lines([_as_json(found, loaded, admitted, refused, pending)])
     else:

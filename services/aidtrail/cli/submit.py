@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -16,7 +17,7 @@ from aidtrail.cli.backends import Backends, backends
 from aidtrail.cli.donations import Json
 from aidtrail.cli.ndjson import Bad, Line, read
 from aidtrail.domain.events import Event
-from aidtrail.errors import AppendUnknownError, UnavailableError
+from aidtrail.errors import AppendUnknownError, StoppedError, UnavailableError
 from aidtrail.keys import read_actor_key
 from aidtrail.producer import MAX_IN_FLIGHT, Producer
 from aidtrail.signatures import sign
@@ -57,7 +58,7 @@ def submit(
     with backends(settings, create=True) as opened:
         reader = _reader(opened) if wait else None
         sent: list[Sent] = []
-        with Producer(opened.log, opened.topics) as producer, show.bar("submitted") as bar:
+        with stopped_with(sent), Producer(opened.log, opened.topics) as producer, show.bar("submitted") as bar:
             for chunk in chunks(read(file), MAX_IN_FLIGHT):
                 good = []
                 for line in chunk:
@@ -86,9 +87,10 @@ def submit(
         typer.echo(f"{len(sent):,} submitted", err=True)
         if reader is None and wait and sent:
             typer.echo(f"no views yet, waiting up to {wait:g} s for them: is 'aidtrail up' running?", err=True)
-            reader = _reader(opened, wait)
+            with stopped_with(sent):
+                reader = _reader(opened, wait)
         if reader is not None:
-            with show.bar("ruled on", len(sent)) as bar:
+            with stopped_with(sent), show.bar("ruled on", len(sent)) as bar:
                 for one, outcome in outcomes(reader, sent, wait, bar.to):
                     outcome = _own(one, outcome)
                     failed |= outcome is not None and outcome.outcome == "refused"
@@ -97,6 +99,16 @@ def submit(
         raise typer.Exit(1)
     if sent and wait and reader is None:
         raise typer.Exit(UnavailableError.exit_code)
+
+
+@contextmanager
+def stopped_with(sent: Sequence[object]) -> Iterator[None]:
+    """Ctrl-C says how many are in the log by then; those that were just being submitted are there or not."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        said = f"stopped: {len(sent):,} submitted, and perhaps more that were under way"
+        raise StoppedError(f"{said}. To do it again is safe: what is in the log keeps its first outcome") from None
 
 
 def outcomes(
