@@ -26,8 +26,9 @@ from typer.testing import CliRunner
 from aidtrail import codec, contract, embedded
 from aidtrail.__main__ import main
 from aidtrail.cli import app
+from aidtrail.cli.ndjson import read
 from aidtrail.demo.story import DONATION, story
-from aidtrail.errors import StoppedError, UnavailableError
+from aidtrail.errors import StoppedError, UnavailableError, UsageError
 from aidtrail.producer import Producer
 from aidtrail.views import schema
 from aidtrail.views.schema import Connection
@@ -284,6 +285,30 @@ def test_bad_lines_are_listed_and_the_others_go_on(home: Path, tmp_path: Path) -
     complaints = [line for line in done.stderr.splitlines() if line.startswith(str(file))]
     assert [line.removeprefix(f"{file}:").partition(":")[0] for line in complaints] == ["2", "3"]
     assert all("expected" in line and "found" in line for line in complaints)
+
+
+def test_an_event_that_is_laid_out_over_many_lines_is_one_event(home: Path) -> None:
+    (said,) = _json(run(home, "submit", "-", "--json", text=json.dumps(_pledge("CLI-7"), indent=2)))
+
+    assert (said["line"], said["donation_id"], said["outcome"]) == (1, "CLI-7", "admitted")
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        ("[\n{}\n]", "jq -c '.[]'"),
+        ('{\n"type": "A"\n}\n{\n"type": "B"\n}', "jq -c ."),
+        ('{\n"type": ', "jq -c ."),
+    ],
+)
+def test_several_events_laid_out_over_lines_are_told_how_to_become_lines(tmp_path: Path, text: str, advice: str) -> None:
+    file = tmp_path / "events.json"
+    file.write_text(text)
+
+    with pytest.raises(UsageError) as refused:
+        list(read(str(file)))
+
+    assert str(refused.value) == f"{file}: expected one event a line, or one event in the whole file; make lines of it with {advice}"
 
 
 def test_events_are_read_from_stdin(home: Path) -> None:
