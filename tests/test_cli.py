@@ -187,8 +187,25 @@ def test_history_shows_the_chain_from_head_to_head(home: Path) -> None:
 
 def test_list_filters_and_tells_when_there_is_more(home: Path) -> None:
     assert [row["donation_id"] for row in _json(run(home, "list", "--json", "--party", "CRC"))] == [DONATION]
-    assert _json(run(home, "list", "--json", "--headline", "no_such")) == []
     assert DONATION in run(home, "list").stdout
+    for headline in ("partly paid", "partly_paid"):
+        assert [row["donation_id"] for row in _json(run(home, "list", "--json", "--headline", headline))] == [DONATION]
+    assert _json(run(home, "list", "--json", "--headline", "closed")) == []
+
+
+@pytest.mark.parametrize(
+    ("filter_", "said"),
+    [
+        (("--headline", "partly payed"), "--headline: expected one of announced, committed, awaiting approval"),
+        (("--oversight", "manged"), "--oversight: expected one of managed, observed; found manged"),
+        (("--party", "KRSC"), "--party: expected a party of the registry, found KRSC; 'aidtrail registry show' lists"),
+    ],
+)
+def test_a_filter_with_a_typing_mistake_is_no_empty_list(home: Path, filter_: tuple[str, str], said: str) -> None:
+    done = run(home, "list", *filter_)
+
+    _one_line(done, 2)
+    assert said in done.stderr
 
 
 @pytest.mark.parametrize("columns", [60, 80, 100])
