@@ -12,7 +12,7 @@ import typer
 from aidtrail import config, show
 from aidtrail.cli.backends import backends
 from aidtrail.cli.donations import Json
-from aidtrail.errors import UsageError
+from aidtrail.errors import UnavailableError, UsageError
 from aidtrail.rights import ROLES, TOPICS, principal_of, rights
 
 if TYPE_CHECKING:  # kafka-python takes long to import
@@ -71,6 +71,8 @@ def check(also: Also = None) -> None:
 
 @contextmanager
 def _opened(also: list[str] | None) -> Iterator[tuple["KafkaRights", Mapping[str, str]]]:
+    from kafka.errors import SecurityDisabledError
+
     from aidtrail.log.kafka import KafkaLog
     from aidtrail.log.kafka_rights import KafkaRights
 
@@ -80,7 +82,17 @@ def _opened(also: list[str] | None) -> Iterator[tuple["KafkaRights", Mapping[str
         raise UsageError("rights are Kafka's: set AIDTRAIL_LOG to kafka://host:port; on PostgreSQL they are the database's roles")
     with backends(settings) as opened:
         assert isinstance(opened.log, KafkaLog)
-        yield KafkaRights(opened.log, settings.topic_prefix, principals), principals
+        rights_ = KafkaRights(opened.log, settings.topic_prefix, principals)
+        try:
+            rights_.differences()
+        except UnavailableError as error:
+            if isinstance(error.__cause__, SecurityDisabledError):
+                raise UnavailableError(
+                    "this Kafka has no authorizer, so rights would bind nobody: set authorizer.class.name to "
+                    "org.apache.kafka.metadata.authorizer.StandardAuthorizer on each broker and controller, then try again. Nothing was set"
+                ) from None
+            raise
+        yield rights_, principals
 
 
 def _principals(prefix: str, also: list[str] | None) -> dict[str, str]:
