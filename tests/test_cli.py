@@ -15,6 +15,7 @@ import termios
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
@@ -28,6 +29,7 @@ from aidtrail.__main__ import main
 from aidtrail.cli import app
 from aidtrail.cli.ndjson import read
 from aidtrail.demo.story import DONATION, story
+from aidtrail.domain.rules import RULES_VERSION
 from aidtrail.errors import StoppedError, UnavailableError, UsageError
 from aidtrail.producer import Producer
 from aidtrail.views import schema
@@ -371,8 +373,49 @@ def test_a_registry_file_is_loaded_once(home: Path, tmp_path: Path) -> None:
     file = tmp_path / "registry.ndjson"
     file.write_text(json.dumps(event))
 
-    assert "1 appended, 2 known before, 0 not loaded" in run(home, "registry", "load", str(file)).stdout
-    assert "0 appended, 3 known before, 0 not loaded" in run(home, "registry", "load", str(file)).stdout
+    assert run(home, "registry", "load", str(file)).stdout == "registry: 1 appended, 0 known before, 0 not loaded\n"
+    assert run(home, "registry", "load", str(file)).stdout == "registry: 0 appended, 1 known before, 0 not loaded\n"
+
+
+def test_the_first_registry_tells_its_lines_from_the_records_of_the_pipelines_own_timekeeper(tmp_path: Path, database_url: str) -> None:
+    settings = {"AIDTRAIL_LOG": database_url, "AIDTRAIL_HOME": str(tmp_path)}
+    assert CliRunner().invoke(app, ["topics", "create"], env=settings).exit_code == 0
+
+    first, again = (CliRunner().invoke(app, ["registry", "load", "-"], env=settings, input="").stdout for _ in range(2))
+
+    assert first == "registry: 0 appended, 0 known before, 0 not loaded\nand 2 for the pipeline's own timekeeper\n"
+    assert again == "registry: 0 appended, 0 known before, 0 not loaded\n"
+
+
+def test_checks_that_find_nothing_say_nothing_as_json_and_what_they_find_line_by_line(tmp_path: Path, database_url: str) -> None:
+    settings = {"AIDTRAIL_LOG": database_url, "AIDTRAIL_HOME": str(tmp_path)}
+
+    missing = CliRunner().invoke(app, ["topics", "check", "--json"], env=settings)
+    CliRunner().invoke(app, ["topics", "create"], env=settings)
+    well = [CliRunner().invoke(app, [noun, "check", "--json"], env=settings) for noun in ("topics", "schemas")]
+
+    assert missing.exit_code == 1
+    assert [list(json.loads(line)) for line in missing.stdout.splitlines()] == [["difference"]] * 3
+    assert [(done.exit_code, done.stdout) for done in well] == [(0, "")] * 2
+
+
+def test_the_version_is_printed() -> None:
+    done = CliRunner().invoke(app, ["--version"])
+
+    assert (done.exit_code, done.stdout) == (0, f"aidtrail {version('aidtrail')}, rules version {RULES_VERSION}\n")
+
+
+def test_where_up_serves_http_something_answers(home: Path) -> None:
+    (address,) = re.findall(r"HTTP: (\S+) ", (home.parent / f"{home.name}.log").read_text())
+    assert address.endswith("/openapi.json")
+
+
+def test_what_diff_takes_is_named_where_it_finds_nothing(home: Path) -> None:
+    done = run(home, "audit", "diff", "live", "nowhere")
+
+    _one_line(done, 2)
+    for words in ("found 'nowhere'", "a moment as 2026-09-30T21:00:00Z", "a build as views_1", "live"):
+        assert words in done.stderr
 
 
 def test_a_registry_event_that_would_be_ignored_is_listed(home: Path) -> None:

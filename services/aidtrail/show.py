@@ -34,6 +34,12 @@ def lines(rows: Iterator[dict[str, Any]] | Sequence[dict[str, Any]]) -> None:
         sys.stdout.write(shapes.to_json(row) + "\n")
 
 
+def found(kind: str, said: Sequence[str], json_: bool) -> None:
+    """What a check found, a line each; as JSON {kind: ...}, and nothing at all where all is well."""
+    for one in said:
+        sys.stdout.write((shapes.to_json({kind: one}) if json_ else one) + "\n")
+
+
 # --- rows ---------------------------------------------------------------------------------------------------------------------------
 
 

@@ -5,12 +5,15 @@ stdout is data, stderr is progress and logs. Exit codes: 0 ok, 1 a check failed,
 
 import os
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
 import psycopg
 import typer
 
 from aidtrail import logs
 from aidtrail.cli import audit, demo, doctor, donations, fts, proof, registry, rights, schemas, seal, services, submit, token, topics
+from aidtrail.domain.rules import RULES_VERSION
 from aidtrail.errors import AidtrailError, UnavailableError, UsageError
 
 app = typer.Typer(
@@ -20,7 +23,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.callback()(lambda: logs.to_stderr("WARNING"))
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"aidtrail {version('aidtrail')}, rules version {RULES_VERSION}")
+        raise typer.Exit
+
+
+Version = Annotated[bool, typer.Option("--version", help="Print the version and end.", callback=_version, is_eager=True)]
+
+
+@app.callback()
+def _begin(_: Version = False) -> None:
+    logs.to_stderr("WARNING")
+
+
 app.command("demo")(demo.demo)
 app.command("up")(services.up)
 app.command("ledger")(services.ledger)

@@ -99,15 +99,17 @@ def as_of(
     with backends(config.load()) as opened:
         found = _build(opened, _moment(opened, time, cut, occurred_by))
     if json_:
-        show.lines([{"build": found.build, **found.cut.to_json(), "differences": found.differences, "left_out": found.left_out}])
+        counts = {"later": found.later, "left_out": found.left_out}
+        show.lines([{"build": found.build, **found.cut.to_json(), "differences": found.differences, **counts}])
     else:
         _show_cut(found.cut)
         for line in found.differences:
             print(f"differs: {line}")
         if occurred_by is not None:
+            print(f"{found.later:,} entries not folded: by their own account they occurred later, or are about what did")
             print(f"{found.left_out:,} events left out: they rest on one that by its own account occurred later")
         compared = f", {len(found.differences):,} differences from the cut" if cut else ""
-        print(f"{found.build}: {sum(found.cut.next_offsets.values()):,} entries, sha256 {found.cut.sha256.hex()}{compared}")
+        print(f"{found.build}: {sum(found.cut.next_offsets.values()) - found.later:,} entries, sha256 {found.cut.sha256.hex()}{compared}")
     if found.differences:
         raise typer.Exit(1)
 
@@ -202,7 +204,10 @@ def _readable(opened: Backends, asked: str) -> Iterator[str]:
             schema.require_build(connection, asked)
             yield asked
         else:
-            moment = _moment(opened, asked, None, None) if ":" in asked else _moment(opened, None, asked, None)
+            try:
+                moment = _moment(opened, asked, None, None) if ":" in asked else _moment(opened, None, asked, None)
+            except UsageError as error:
+                raise UsageError(f"{error}; a moment as 2026-09-30T21:00:00Z, a build as views_1 and live can be compared, too") from None
             found = _build(opened, moment)
             try:
                 if found.differences:

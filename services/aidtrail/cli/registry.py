@@ -72,11 +72,13 @@ def load_command(file: Annotated[str, typer.Argument(help="Registry events, one 
         else:
             bad.append(line.bad("type", "an event of the registry", f"{line.event.type}, for 'aidtrail submit'"))
     with backends(settings, create=True) as opened:
-        loaded = load(opened.log, opened.topics, [*OPERATOR, *events])
+        own, loaded = load(opened.log, opened.topics, OPERATOR), load(opened.log, opened.topics, events)
     bad += [where[event.event_id].bad(event.type, "a record that the registry can follow", reason) for event, reason in loaded.objections]
     for found in sorted(bad, key=lambda one: one.number):
         print(found, file=sys.stderr)
     print(f"registry: {loaded.appended} appended, {loaded.known} known before, {len(bad)} not loaded")
+    if own.appended:
+        print(f"and {own.appended} for the pipeline's own timekeeper")
     if bad:
         raise typer.Exit(1)
 

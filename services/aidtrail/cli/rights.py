@@ -58,15 +58,15 @@ def apply(
 
 
 @app.command("check")
-def check(also: Also = None) -> None:
+def check(also: Also = None, json_: Json = False) -> None:
     """Compare with what the cluster has; exit 1 and a line for each difference. Needs Describe on the cluster."""
     with _opened(also) as (rights_, principals):
         differences = rights_.differences()
-    for difference in differences:
-        print(difference)
+    show.found("difference", differences, json_)
     if differences:
         raise typer.Exit(1)
-    print(f"{len(principals)} principals: as required")
+    if not json_:
+        print(f"{len(principals)} principals: as required")
 
 
 @contextmanager
