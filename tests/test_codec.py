@@ -450,26 +450,40 @@ def evidence(sha256: str) -> list[dict[str, object]]:
     return [{"kind": "letter", "sha256": sha256}]
 
 
-PLAIN = "must not hold control or other unprintable characters"
+PLAIN = "text without control or other unprintable characters"
 WHOLE = "a whole number, or an amount as a string"
 DIGITS = "an amount as a string of digits"
 
 REFUSED_JSON: dict[str, tuple[str | bytes, str, str, str]] = {
     # name: (text, where, part of what was expected, part of what was found)
-    "nothing": ("", "character 1", "JSON", "Expecting value"),
-    "no JSON": ("{", "character 2", "JSON", "Expecting property name"),
-    "two objects": ("{} {}", "character 4", "JSON", "Extra data"),
+    "nothing": ("", "character 1", "a JSON value", "the end"),
+    "no JSON": ("{", "character 2", "a name in double quotes", "the end"),
+    "two objects": ("{} {}", "character 4", "nothing after it", "'{}'"),
     "a list": ("[]", "line", "a JSON object", "list"),
     "null": ("null", "line", "a JSON object", "NoneType"),
     "no type": ("{}", "type", "the name of an event", "None"),
     "an unknown type": ('{"type": "PledgeForgotten"}', "type", "the name of an event", "'PledgeForgotten'"),
     "a type that is a list": ('{"type": ["PledgeExpired"]}', "type", "the name of an event", "['PledgeExpired']"),
     "a long type": (json.dumps({"type": "x" * 9000}), "type", "the name of an event", "xxx..."),
-    "a field that no event has": (json_with(colour="red"), "colour", "not permitted", "'red'"),
-    "a field that no actor has": (json_with(meta__actor__colour="red"), "meta.actor.colour", "not permitted", "'red'"),
-    "a field with a long name": (json_with(**{"x" * 9000: 1}), f"'{'x' * 60}...", "not permitted", "1"),
-    "a field whose name moves the cursor": (json_with(**{"\x1b[2J": 1}), r"'\x1b[2J'", "not permitted", "1"),
-    "a field left out": (json_where('"approval_id"', '"reason2"'), "approval_id", "required", "nothing"),
+    "a field that no event has": (json_with(colour="red"), "colour", "no field of that name", "'red'"),
+    "a field that no actor has": (json_with(meta__actor__colour="red"), "meta.actor.colour", "no field of that name", "'red'"),
+    "a field with a long name": (json_with(**{"x" * 9000: 1}), f"'{'x' * 60}...", "no field of that name", "1"),
+    "a field whose name moves the cursor": (json_with(**{"\x1b[2J": 1}), r"'\x1b[2J'", "no field of that name", "1"),
+    "a field with a letter missing": (json_with(amount=[]), "amount", "did you mean amounts?", "[]"),
+    "a field of an amount with a letter missing": (
+        json_with(amounts=[{"amount": "1", "curency": "KWD"}]),
+        "amounts.0.currency",
+        "this field",
+        "nothing",
+    ),
+    "a small currency": (
+        json_with(amounts=[{"amount": "1", "currency": "kwd"}]),
+        "amounts.0.currency",
+        "of three capital letters",
+        "'kwd'",
+    ),
+    "a small donation id": (json_with(meta__donation_id="krcs-1"), "meta.donation_id", "3 to 64 capital letters", "'krcs-1'"),
+    "a field left out": (json_where('"approval_id"', '"reason2"'), "approval_id", "this field", "nothing"),
     "a number with a point": (json_with(amounts=money(1000.5)), "number", WHOLE, "'1000.5'"),
     "a number with an exponent": (json_where('"REASON"', "1E400"), "number", WHOLE, "'1E400'"),
     "not a number": (json_where('"REASON"', "NaN"), "number", WHOLE, "'NaN'"),
@@ -494,9 +508,9 @@ REFUSED_JSON: dict[str, tuple[str | bytes, str, str, str]] = {
     "half a pair in the type": (r'{"type": "\ud800"}', "type", "the name of an event", r"'\ud800'"),
     "Latin-1": (json_with(reason="é").encode("latin-1"), "line", "UTF-8", "other bytes"),
     "UTF-16": (json_with().encode("utf-16"), "line", "UTF-8", "other bytes"),
-    "a byte order mark": (json_with().encode("utf-8-sig"), "character 1", "JSON", "BOM"),
+    "a byte order mark": (json_with().encode("utf-8-sig"), "character 1", "JSON", "a byte order mark"),
     "NUL": (json_with(reason="a\0b"), "reason", PLAIN, r"'a\x00b'"),
-    "a NUL that is not escaped": (json_where("REASON", "\0"), "character", "JSON", "Invalid control character"),
+    "a NUL that is not escaped": (json_where("REASON", "\0"), "character", "no line end or other control character", "\\x00"),
     "an escape sequence": (json_with(reason="\x1b[2J"), "reason", PLAIN, r"'\x1b[2J'"),
     "text that runs backwards": (json_with(reason="\u202edwk"), "reason", PLAIN, r"'\u202edwk'"),
     "a line end": (json_with(reason="a\nb"), "reason", PLAIN, r"'a\nb'"),
@@ -504,9 +518,9 @@ REFUSED_JSON: dict[str, tuple[str | bytes, str, str, str]] = {
     "no text": (json_with(reason=""), "reason", "at least 1 character", "''"),
     "long text": (json_with(reason="x" * 2001), "reason", "at most 2000 characters", "xxx..."),
     "a number for text": (json_with(reason=7), "reason", "string", "7"),
-    "an id and a line end": (json_with(approval_id="A\n"), "approval_id", "match pattern", r"'A\n'"),
+    "an id and a line end": (json_with(approval_id="A\n"), "approval_id", "an id of 1 to 64 letters, digits", r"'A\n'"),
     "an unknown symbol": (json_with(decision="defer"), "decision", "'approve' or 'reject'", "'defer'"),
-    "no UUID": (json_with(meta__event_id="\x1b"), "meta.event_id", "valid UUID", r"'\x1b'"),
+    "no UUID": (json_with(meta__event_id="\x1b"), "meta.event_id", "a UUID", r"'\x1b'"),
     "a time without a zone": (
         json_with(meta__occurred_on="2025-10-28T03:20:00"),
         "meta.occurred_on",

@@ -30,19 +30,24 @@ def test_without_an_environment_everything_is_embedded(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
+    ("name", "value", "expected"),
     [
-        ("AIDTRAIL_METRICS_PORT", "http"),
-        ("AIDTRAIL_LEDGER_ACCOUNTS", "3"),
-        ("AIDTRAIL_TOPIC_PREFIX", "no spaces please"),
-        ("AIDTRAIL_LOG_LEVEL", "LOUD"),
+        ("AIDTRAIL_METRICS_PORT", "http", "a whole number"),
+        ("AIDTRAIL_LEDGER_ACCOUNTS", "3", "greater than or equal to 100"),
+        ("AIDTRAIL_TOPIC_PREFIX", "no spaces please", "small letters, digits and . _ -, a letter or digit first, at most 101"),
+        ("AIDTRAIL_LISTEN", "8080", "host:port, as 127.0.0.1:8080"),
+        ("AIDTRAIL_LOG_LEVEL", "LOUD", "'DEBUG', 'INFO', 'WARNING' or 'ERROR'"),
     ],
 )
-def test_a_wrong_setting_is_named_with_what_was_found(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+def test_a_wrong_setting_is_named_with_what_was_expected_and_found(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, expected: str
+) -> None:
     monkeypatch.setenv(name, value)
 
-    with pytest.raises(UsageError, match=f"{name}: .*found '{value}'"):
+    with pytest.raises(UsageError) as refused:
         config.load()
+
+    assert str(refused.value) == f"{name}: expected {expected}, found '{value}'"
 
 
 def test_a_password_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:

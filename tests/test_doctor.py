@@ -78,6 +78,11 @@ BROKEN: dict[str, tuple[str, str, str]] = {
     "DELETE FROM views_1.migrations WHERE number = 1": ("migrations", "fail", "is not applied; start 'aidtrail project'"),
     "UPDATE views_1.migrations SET sha256 = 'x' WHERE number = 1": ("migrations", "fail", "was changed after it was applied"),
     "DELETE FROM views_1.positions WHERE partition = 3": ("views", "fail", "they belong to another log"),
+    "UPDATE views_1.positions SET next_offset = next_offset + 7 WHERE partition = 2": (
+        "views",
+        "fail",
+        "ahead of the log, partition 2 is at",
+    ),
     "UPDATE views_1.positions SET next_offset = next_offset - 1 WHERE next_offset > 0": ("lag", "warn", "is a projector running?"),
     "INSERT INTO views_1.parked VALUES ('D-1', 0, 0, 'why')": ("parked", "fail", "--unpark"),
     "UPDATE views_1.entries SET outcome = 'void'": ("void", "warn", "somebody else wrote them"),

@@ -576,6 +576,15 @@ def test_reading_numbers_the_lines_without_their_ends_and_reports_every_byte(tmp
     assert sum(sizes) == 7
 
 
+@pytest.mark.parametrize("indent", [None, 2])
+def test_an_answer_of_fts_as_it_came_is_told_how_to_become_lines(tmp_path: Path, indent: int | None) -> None:
+    file = tmp_path / "answer.json"
+    file.write_text(json.dumps({"status": "ok", "data": {"incoming": {}, "flows": [flow("901")]}}, indent=indent))
+
+    with pytest.raises(UsageError, match=r"answer\.json: expected FTS flows, one JSON object a line, .* jq -c '\.data\.flows\[\]'$"):
+        next(fts.read([file]))
+
+
 def test_a_file_that_is_not_there_is_named_before_anything_is_read(tmp_path: Path) -> None:
     one = tmp_path / "one"
     one.write_bytes(b"a\n")

@@ -15,6 +15,7 @@ import pytest
 
 from aidtrail.domain import authority
 from aidtrail.domain import events as e
+from aidtrail.domain.status import Headline
 from aidtrail.gateway import intake, local, problems, reading, state
 from aidtrail.gateway.app import create
 from aidtrail.gateway.state import Gateway
@@ -108,6 +109,14 @@ def test_who_waits_is_told_when_the_views_are_written_and_not_at_some_later_look
     answers = [service.post(event) for event in islice(full_life("KRCS-2026-1903", NOW), 5)]
 
     assert [answer.status_code for answer in answers] == [201] * 5
+
+
+def test_a_value_that_is_not_among_those_allowed_is_answered_with_all_of_them(service: Service) -> None:
+    with service.client("krcs-officer") as client:
+        said = client.get("/v1/donations", params={"headline": "partly payed"}).json()
+
+    assert (said["status"], said["where"]) == (422, "query.headline")
+    assert [headline for headline in Headline if f"'{headline}'" not in said["expected"]] == []
 
 
 def test_a_refusal_is_a_problem_with_the_rules_own_words(service: Service) -> None:

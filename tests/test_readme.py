@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -95,64 +96,60 @@ def test_the_commands_of_over_http_run_as_they_stand(tmp_path: Path) -> None:
     ]
 
 
-def test_the_commands_of_sign_run_as_they_stand(tmp_path: Path) -> None:
-    """The pledge is admitted signed; another, without a signature, is refused then."""
-    (sign,) = blocks("Sign")
-    unsigned = "sed 's/cb87/cb88/; s/0042/0044/' pledge.ndjson > other.ndjson\naidtrail submit other.ndjson || [ $? -eq 1 ]\n"
+def test_the_commands_of_sign_seal_and_prove_run_as_they_stand_after_those_of_use_it(tmp_path: Path) -> None:
+    """All of them in one shell, in README's order, in a folder that has `services` as a clone has. The ports alone are others."""
+    (port,) = free_ports(1)
+    (sign,), (seal, witness), (prove,) = blocks("Sign"), blocks("Seal"), blocks("Prove it to somebody")
+    assert witness.count("127.0.0.1:8090") == 1
+    (tmp_path / "services").symlink_to(ROOT / "services")
 
-    said = _run(f"{_files()}\naidtrail up &\naidtrail registry load registry.ndjson\n{sign}{unsigned}aidtrail registry show", tmp_path, {})
+    said = _run(blocks("Use it")[1] + sign + seal + witness.replace("8090", str(port)) + prove, tmp_path, {})
 
     assert "KRCS-2025-0042 PledgeAnnounced: admitted, version 1" in said
-    assert "KRCS-2025-0044 PledgeAnnounced: REFUSED submission_is_signed_where_required: expected a signature, which KRCS requires" in said
+    assert "KRCS-2025-0044 PledgeAnnounced: admitted, version 1" in said
+    assert re.search(r"^ministry\.example/witness\+", said, re.MULTILINE)
+    whole, one = (re.sub(r"^records \d+", "records N", line) for line in said.splitlines() if line.startswith("records "))
+    assert whole == one == "records N, altered 0, removed 0, reordered 0, invented 0, view rows differing 0"
+    assert whole in README
+    claims = [line[:8] for line in said.splitlines() if re.match("C[1-4] ", line)]
+    assert claims == ["C1 holds", "C2 holds", "C3 holds", "C1 holds", "C2 holds", "C4 holds"]
+    assert (tmp_path / "auditor" / "last-seen.json").exists()
+
+
+def test_after_sign_the_registry_has_the_key_and_an_unsigned_event_of_the_party_is_refused(tmp_path: Path) -> None:
+    unsigned = "sed 's/cb88/cb89/; s/0044/0045/' another-pledge.ndjson > unsigned.ndjson\naidtrail submit unsigned.ndjson || [ $? -eq 1 ]\n"
+
+    said = _run(f"{blocks('Use it')[1]}{blocks('Sign')[0]}aidtrail up &\n{unsigned}aidtrail registry show", tmp_path, {})
+
+    assert "KRCS-2025-0045 PledgeAnnounced: REFUSED submission_is_signed_where_required: expected a signature, which KRCS requires" in said
     assert re.search(r"krcs-officer-1 +KRCS +officer +[0-9a-f]{16}\.\.\.", said)
 
 
-def test_the_commands_of_seal_run_as_they_stand(tmp_path: Path) -> None:
+def test_a_witness_cosigns_what_seal_signs(tmp_path: Path) -> None:
     require("curl")
-    seal, witness = blocks("Seal")
     (port,) = free_ports(1)
-    seal = seal.replace("seal.key\n", "seal.key > vkey\n", 1)
-    witness = witness.replace('"$LOG_KEY" &', f'"$LOG_KEY" --listen 127.0.0.1:{port} &')
-    script = f"""{_files()}
+    seal, witness = blocks("Seal")
+    script = f"""{blocks("Use it")[1]}
 {seal}
-aidtrail registry load registry.ndjson
-aidtrail submit pledge.ndjson
+{witness.replace("8090", str(port))}
 until [ -e home/seal/checkpoint ]; do sleep 0.1; done
 cat home/seal/checkpoint
-LOG_KEY=$(cat vkey)
-{witness}
 until curl --silent --output /dev/null http://127.0.0.1:{port}/; do sleep 0.1; done
-curl --silent --data-binary @<(printf 'old 0\n\n'; cat home/seal/checkpoint) http://127.0.0.1:{port}/add-checkpoint
+curl --silent --data-binary @<(printf 'old 0\\n\\n'; cat home/seal/checkpoint) http://127.0.0.1:{port}/add-checkpoint
 """
 
-    said = _run(script, tmp_path, {"AIDTRAIL_LISTEN": f"127.0.0.1:{free_ports(1)[0]}"})
+    said = _run(script, tmp_path, {})
 
     assert re.search(r"\naid\.example\.org/donations\n[1-9]\n", said)
     assert said.splitlines()[-1].startswith("— ministry.example/witness ")
 
 
-def test_the_commands_of_prove_it_to_somebody_run_as_they_stand(tmp_path: Path) -> None:
-    """With a copy of the verifier and no other way to Aidtrail's code."""
-    seal, (prove,) = blocks("Seal")[0], blocks("Prove it to somebody")
-    shutil.copy(ROOT / "services" / "aidtrail" / "audit" / "verifier.py", tmp_path)
-    seal = seal.replace("seal.key\n", "seal.key > vkey\n", 1)
-    submit = "aidtrail registry load registry.ndjson\naidtrail submit pledge.ndjson\nLOG_KEY=$(cat vkey)\n"
-    script = f"{_files()}\n{seal}{submit}{prove}".replace("python verifier.py", f"{sys.executable} -I verifier.py")
+def test_git_ignores_the_secrets_that_the_commands_make() -> None:
+    ignored = (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
 
-    said = _run(script, tmp_path, {"AIDTRAIL_LISTEN": f"127.0.0.1:{free_ports(1)[0]}"}).splitlines()
-
-    whole, one = (re.sub(r"^records \d+", "records N", line) for line in said if line.startswith("records "))
-    assert whole == one == "records N, altered 0, removed 0, reordered 0, invented 0, view rows differing 0"
-    assert whole in README
-    assert [line[:8] for line in said if re.match("C[1-4] ", line)] == [
-        "C1 holds",
-        "C2 holds",
-        "C3 holds",
-        "C1 holds",
-        "C2 holds",
-        "C4 holds",
-    ]
-    assert (tmp_path / "last-seen.json").exists()
+    made = set(re.findall(r"[\w-]+\.key\b", README)) | {"passwords/"}
+    assert made == {"krcs-officer-1.key", "seal.key", "witness.key", "passwords/"}
+    assert [name for name in made if not any(fnmatch(name, pattern.lstrip("/")) for pattern in ignored)] == []
 
 
 def require(*programs: str) -> None:

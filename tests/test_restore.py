@@ -1,5 +1,6 @@
 """The views are a cache: deleted with their whole server they come back from Kafka; and a release can be gone back to."""
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +8,12 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from aidtrail import service
 from aidtrail.audit.rebuild import rebuild
-from aidtrail.errors import UsageError
+from aidtrail.errors import UnavailableError, UsageError
 from aidtrail.log.kafka import KafkaLog
+from aidtrail.log.memory import MemoryLog
+from aidtrail.projector import Projector
 from aidtrail.views import schema
 from tests.acts import START, Acts
 from tests.brokers import free_ports
@@ -60,6 +64,26 @@ def test_a_deleted_postgresql_is_rebuilt_from_kafka_equal_in_every_row(kafka_bro
     assert len(before["entries"]) == submitted
     assert {table: found for table, found in after.items() if found != before[table]} == {}
     print(f"{submitted} entries, {sum(map(len, after.values()))} rows built again on an empty server, 0 differences")
+
+
+def test_views_that_are_ahead_of_the_log_are_left_alone_and_the_projector_ends_with_a_line_that_says_so(
+    database_url: str, tmp_path: Path
+) -> None:
+    """They are of another log, or the log was restored from before: what comes at their positions is not what comes next."""
+    pipeline = InProcess(database_url, tmp_path)
+    pipeline.submit([Acts("KRCS-2026-0001", START).announced()])
+    pipeline.close()
+    before = rows(database_url)
+    another = MemoryLog()
+    TOPICS.create(another, 4)
+    projector = Projector(another, TOPICS, database_url, group="projector")
+
+    with pytest.raises(
+        UnavailableError, match=r"ahead of the log, partition \d is at 1 of 0: they belong to another log, or it was restored"
+    ):
+        service.run(projector, threading.Event())
+
+    assert rows(database_url) == before
 
 
 def test_views_of_another_release_are_compared_in_what_both_have_and_can_be_gone_back_to(database_url: str, tmp_path: Path) -> None:

@@ -29,10 +29,11 @@ from kafka.admin import (
 )
 from kafka.errors import AuthorizationError, KafkaError
 from kafka.structs import OffsetAndMetadata
+from typer.testing import CliRunner
 
 from aidtrail import codec
 from aidtrail.audit.seal import Sealer
-from aidtrail.cli import doctor
+from aidtrail.cli import app, doctor
 from aidtrail.cli.backends import backends
 from aidtrail.cli.rights import show_command
 from aidtrail.cli.services import TIMEKEEPER
@@ -534,6 +535,16 @@ def test_the_doctor_says_what_a_user_may_and_for_what_that_is_enough(guarded: Gu
 
         assert [finding.verdict for finding in found] == [verdict for verdict, _ in expected]
         assert all(said in finding.found for finding, (_, said) in zip(found, expected, strict=True)), found
+
+
+def test_a_broker_that_asks_nobody_for_rights_is_told_and_nothing_is_set(kafka_broker: str, tmp_path: Path) -> None:
+    environment = {"AIDTRAIL_LOG": f"kafka://{kafka_broker}", "AIDTRAIL_HOME": str(tmp_path)}
+
+    done = CliRunner().invoke(app, ["rights", "apply", "--passwords", str(tmp_path / "passwords")], env=environment)
+
+    assert isinstance(done.exception, UnavailableError)
+    assert str(done.exception).startswith("this Kafka has no authorizer, so rights would bind nobody: set authorizer.class.name to")
+    assert not (tmp_path / "passwords").exists()
 
 
 def test_rights_are_shown_without_a_broker(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,16 +10,17 @@ import io
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from difflib import get_close_matches
 from functools import cache, lru_cache
-from typing import Any
+from typing import Any, get_args
 from uuid import UUID
 
 import fastavro
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from aidtrail import avro, contract
-from aidtrail.domain.events import CLASSES, EVENTS, Event, LedgerStamp, RegistryEvent
-from aidtrail.errors import MalformedError, UndecodableError
+from aidtrail.domain.events import CLASSES, DONATION_ID, EVENTS, Event, LedgerStamp, RegistryEvent
+from aidtrail.errors import MalformedError, UndecodableError, expected_by
 
 AnyEvent = Event | RegistryEvent
 
@@ -40,6 +41,25 @@ SIGNATURE_BYTES = 64
 
 GENESIS = bytes(32)
 """`previous_sha256` of a donation's first event, `previous_outcome_sha256` of a partition's first outcome."""
+
+_PATTERNS = {
+    DONATION_ID: "3 to 64 capital letters, digits and hyphens, no hyphen first",
+    r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$": "an id of 1 to 64 letters, digits and . _ : -, a letter or digit first",
+    r"^[A-Z]{3}$": "a currency of three capital letters",
+    r"^[A-Z]{2}$": "a country of two capital letters",
+}
+"""What the patterns of events mean."""
+
+_JSON = {
+    "Expecting value": "a JSON value",
+    "Expecting property name enclosed in double quotes": "a name in double quotes",
+    "Expecting ',' delimiter": "a comma",
+    "Expecting ':' delimiter": "a colon",
+    "Extra data": "one JSON object and nothing after it",
+    "Unterminated string starting at": "a string that ends",
+    "Invalid control character at": "no line end or other control character in a string",
+}
+"""What Python's words for bad JSON mean."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -152,13 +172,16 @@ def parse_object(text: str | bytes) -> dict[str, Any]:
     try:
         if isinstance(text, bytes):
             text = text.decode()
+        if text.startswith("\ufeff"):
+            raise MalformedError("character 1", "JSON", "a byte order mark; save the file as UTF-8 without one")
         stated = json.loads(text, object_pairs_hook=_once, parse_int=_whole, parse_float=_no_float, parse_constant=_no_float)
     except UnicodeDecodeError:
         raise MalformedError("line", "UTF-8", "other bytes") from None
     except UnicodeEncodeError as error:
         raise MalformedError("line", "text that UTF-8 can hold", _shown(error.object[error.start : error.end])) from None
     except json.JSONDecodeError as error:
-        raise MalformedError(f"character {error.pos + 1}", "JSON", error.msg) from None
+        rest = error.doc[error.pos : error.pos + 20]
+        raise MalformedError(f"character {error.pos + 1}", _JSON.get(error.msg, "JSON"), _shown(rest) if rest else "the end") from None
     except RecursionError:
         raise MalformedError("line", "JSON of a few levels", "deeper nesting") from None
     if not isinstance(stated, dict):
@@ -185,12 +208,29 @@ def from_object(stated: Mapping[str, Any]) -> AnyEvent:
 
 def malformed(error: ValidationError) -> MalformedError:
     """The first of pydantic's errors as where, expected and found; at most 64 characters of what was found are shown, none of them raw."""
-    first = error.errors(include_url=False, include_context=False)[0]
+    first = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in first["loc"]) or "event"
     where = where if where.isascii() and where.isprintable() and len(where) <= 64 else _shown(where)
     found = "nothing" if first["type"] == "missing" else _shown(first["input"])
-    expected = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in first["msg"].removeprefix("Value error, "))
+    expected = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in expected_by(first, _PATTERNS))
+    if first["type"] == "extra_forbidden":
+        near = get_close_matches(str(first["loc"][-1]), _fields_at(EVENTS.get(error.title), first["loc"][:-1]), 1)
+        expected += f" (did you mean {near[0]}?)" if near else ""
     return MalformedError(where, expected, found)
+
+
+def _fields_at(model: Any, where: tuple[int | str, ...]) -> list[str]:
+    """The fields that an event has there."""
+    for name in where:
+        if model is not None and isinstance(name, str):
+            model = _model_in(model.model_fields[name].annotation) if name in model.model_fields else None
+    return [] if model is None else list(model.model_fields)
+
+
+def _model_in(annotation: Any) -> Any:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _model_in(part)) is not None), None)
 
 
 def _shown(value: object) -> str:

@@ -6,7 +6,11 @@ from typing import Literal
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from aidtrail.errors import UsageError
+from aidtrail.errors import UsageError, expected_by
+
+_PREFIX = r"^[a-z0-9][a-z0-9._-]{0,100}$"
+_LISTEN = r"^[^:\s]+:[0-9]{1,5}$"
+_PATTERNS = {_PREFIX: "small letters, digits and . _ -, a letter or digit first, at most 101", _LISTEN: "host:port, as 127.0.0.1:8080"}
 
 
 class Settings(BaseSettings):
@@ -20,10 +24,8 @@ class Settings(BaseSettings):
     views: str | None = Field(
         None, description="PostgreSQL database of the views: postgresql://user@host/database; the embedded server if unset"
     )
-    topic_prefix: str = Field(
-        "donations", pattern=r"^[a-z0-9][a-z0-9._-]{0,100}$", description="Topics are named <prefix>.submitted and so on"
-    )
-    listen: str = Field("127.0.0.1:8080", pattern=r"^[^:\s]+:[0-9]{1,5}$", description="Where the gateway serves HTTP: host:port")
+    topic_prefix: str = Field("donations", pattern=_PREFIX, description="Topics are named <prefix>.submitted and so on")
+    listen: str = Field("127.0.0.1:8080", pattern=_LISTEN, description="Where the gateway serves HTTP: host:port")
     metrics_port: int | None = Field(
         None, ge=1, le=65535, description="Serve Prometheus metrics, /livez and /readyz at this port; off if unset"
     )
@@ -96,4 +98,4 @@ def load() -> Settings:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = "AIDTRAIL_" + "_".join(str(part) for part in first["loc"]).upper()
-        raise UsageError(f"{name}: {first['msg']}; found {first['input']!r:.64}") from None
+        raise UsageError(f"{name}: expected {expected_by(first, _PATTERNS)}, found {first['input']!r:.64}") from None

@@ -1,5 +1,7 @@
 """Every error that Aidtrail raises on purpose. Each says when; each message tells the person at the terminal what to do next."""
 
+import re
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -43,6 +45,12 @@ class UnavailableError(AidtrailError):
     """A broker or a database cannot be reached, refuses the credentials, or is set up differently from what is required."""
 
     exit_code = 3
+
+
+class StoppedError(AidtrailError):
+    """Ctrl-C, in a command that may have begun to write: says how much it wrote."""
+
+    exit_code = 130
 
 
 class AppendUnknownError(AidtrailError):
@@ -91,3 +99,25 @@ class ProblemError(AidtrailError):
     def __init__(self, message: str, status: int, said: dict[str, Any]) -> None:
         super().__init__(message)
         self.status, self.said = status, said
+
+
+PLAIN = {
+    "missing": "this field",
+    "extra_forbidden": "no field of that name",
+    "uuid_parsing": "a UUID",
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "model_type": "an object",
+    "model_attributes_type": "an object",
+}
+"""pydantic's types of error, as what follows 'expected'."""
+
+
+def expected_by(error: Mapping[str, Any], patterns: Mapping[str, str]) -> str:
+    """What one of pydantic's errors expected, in words that follow 'expected'. `patterns` says what each regular expression means."""
+    if error["type"] == "string_pattern_mismatch":
+        pattern = str(error["ctx"]["pattern"])
+        return patterns.get(pattern, f"text that matches {pattern}")
+    message = str(error["msg"]).removeprefix("Value error, ")
+    message = re.sub(r"^text must not hold ", "text without ", re.sub(r"^text must be ", "text ", message))
+    return PLAIN.get(error["type"]) or re.sub(r"^[A-Z][a-z]+ should (be|have) ", "", message)

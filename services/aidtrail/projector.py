@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from aidtrail import metrics
 from aidtrail.domain.fold import apply
-from aidtrail.errors import FenceLostError
+from aidtrail.errors import FenceLostError, UnavailableError
 from aidtrail.log import Log
 from aidtrail.projection import MAX_BATCH, Apply, Projection
 from aidtrail.service import Watch
@@ -119,9 +119,28 @@ class Projector:
             projection.release(partition)
         for partition in owned - self._mine:
             projection.claim(partition)
+        positions = {partition: projection.next_offset(partition) for partition in owned}
+        if ahead := ahead_of_log(positions, self._log.end_offsets(self._topics.recorded)):
+            raise UnavailableError(ahead)
         self._mine = owned
-        self._reader.assign({partition: projection.next_offset(partition) for partition in owned})
+        self._reader.assign(positions)
         logger.info("projector: partitions %s", ", ".join(map(str, sorted(owned))) or "none")
+
+
+def ahead_of_log(positions: Mapping[int, int], ends: Mapping[int, int]) -> str | None:
+    """What to say of views that stand at these positions of a log that ends there; None where none is beyond the end. A projector would
+    wait there, and take what comes for what it never saw."""
+    beyond = [
+        f"partition {partition} is at {at:,} of {ends.get(partition, 0):,}"
+        for partition, at in sorted(positions.items())
+        if at > ends.get(partition, 0)
+    ]
+    if not beyond:
+        return None
+    return (
+        f"the views are ahead of the log, {', '.join(beyond)}: they belong to another log, or it was restored. Set AIDTRAIL_VIEWS to those "
+        "of this log, or to an empty database, where 'aidtrail project' builds them anew"
+    )
 
 
 _STEP = {step: metrics.STEP_SECONDS.labels("projector", step) for step in ("poll", "commit")}

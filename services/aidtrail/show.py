@@ -1,14 +1,13 @@
 """What people see in a terminal: tables on stdout, progress on stderr. JSON for programs: amounts and times are strings."""
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text
 
 from aidtrail.audit.rebuild import Comparison
@@ -17,9 +16,11 @@ from aidtrail.domain.money import Money, format_money
 from aidtrail.views import shapes
 from aidtrail.views.reader import AmountRow, DonationRow, HistoryRow
 
-PIPE_WIDTH = 200
-"""Columns where stdout is no terminal: enough that no cell is cut."""
+PIPE_WIDTH = 100_000
+"""Columns where stdout is no terminal: more than any row has, so that each is one line."""
+GAP = "  "
 SUMS = ("pledged", "approved", "in_flight", "settled", "returned", "passed_on", "held", "received", "acknowledged", "utilised")
+AXES = ("pledge", "approval", "disbursement", "receipt")
 COLOURS = {"admitted": "green", "refused": "red", "void": "magenta"}
 
 
@@ -31,6 +32,66 @@ def lines(rows: Iterator[dict[str, Any]] | Sequence[dict[str, Any]]) -> None:
     """One JSON object a line, on stdout."""
     for row in rows:
         sys.stdout.write(shapes.to_json(row) + "\n")
+
+
+def found(kind: str, said: Sequence[str], json_: bool) -> None:
+    """What a check found, a line each; as JSON {kind: ...}, and nothing at all where all is well."""
+    for one in said:
+        sys.stdout.write((shapes.to_json({kind: one}) if json_ else one) + "\n")
+
+
+# --- rows ---------------------------------------------------------------------------------------------------------------------------
+
+
+def table(names: Sequence[str], rows: Iterable[Sequence[str | Text]], *, right: Collection[int] = ()) -> None:
+    """A line for each row, if the terminal is wide enough; else the row as 'name value', as many in a line as fit. No cell is ever cut.
+    `right` are the columns of numbers."""
+    out = console()
+    head = [Text(name, style="dim") for name in names]
+    cells = [[cell if isinstance(cell, Text) else Text(cell) for cell in row] for row in rows]
+    widths = [max(cell.cell_len for cell in column) for column in zip(head, *cells, strict=True)]
+    if sum(widths) + len(GAP) * (len(widths) - 1) > out.width:
+        for row in cells:
+            _block(out, head, row)
+        return
+    for row in (head, *cells):
+        padded = []
+        for number, (cell, width) in enumerate(zip(row, widths, strict=True)):
+            room = Text(" " * (width - cell.cell_len))
+            padded.append(room + cell if number in right else cell + room)
+        line = Text(GAP).join(padded)
+        line.rstrip()
+        out.print(line, soft_wrap=True)
+
+
+def _block(out: Console, names: Sequence[Text], row: Sequence[Text]) -> None:
+    shown: list[Text] = []
+    for name, cell in zip(names, row, strict=True):
+        pair = Text(" ").join(part for part in (name, cell) if part.plain)
+        if not cell.plain:
+            continue
+        if shown and shown[-1].cell_len + len(GAP) + pair.cell_len <= out.width - len(GAP):
+            shown[-1] = Text(GAP).join((shown[-1], pair))
+        else:
+            shown.append(pair)
+    for number, line in enumerate(shown):
+        hanging(out, Text(GAP if number else ""), line, len(GAP))
+
+
+def fields(rows: Sequence[tuple[str | Text, str | Text]]) -> None:
+    """A line for each name and its value."""
+    out = console()
+    indent = max(len(name) for name, _ in rows) + len(GAP)
+    for name, value in rows:
+        shown = name if isinstance(name, Text) else Text(name)
+        hanging(out, shown + Text(" " * (indent - len(name))), value if isinstance(value, Text) else Text(value), indent)
+
+
+def hanging(out: Console, start: Text, words: Text, indent: int) -> None:
+    """Print `start` and `words`; what does not fit goes on below, indented, between words where that is possible."""
+    for number, line in enumerate(words.wrap(out, max(out.width - indent, 20), overflow="fold")):
+        line.rstrip()
+        out.print((Text(" " * indent) if number else start) + line, soft_wrap=True)
 
 
 # --- progress -----------------------------------------------------------------------------------------------------------------------
@@ -68,37 +129,31 @@ def bar(title: str, total: float | None = None) -> Iterator[Bar]:
 
 def donation(row: DonationRow, amounts: Sequence[AmountRow], parties: Mapping[str, str]) -> None:
     """The status of one donation: who, the headline, the four axes, the amounts of each currency."""
-    out = console()
-    head = Table(show_header=False, box=None, pad_edge=False)
-    head.add_row("donation", f"{row.donation_id}, version {row.version}, {row.oversight}, {row.contribution.replace('_', ' ')}")
-    head.add_row("donor", _named(row.donor, parties))
-    head.add_row("beneficiary", _named(row.beneficiary, parties))
-    head.add_row("headline", Text(row.headline.replace("_", " "), style="bold"))
-    for axis in ("pledge", "approval", "disbursement", "receipt"):
-        head.add_row(f"  {axis}", str(getattr(row, axis)).replace("_", " "))
-    head.add_row("announced", f"{row.announced_on.astimezone(UTC):%Y-%m-%d}")
+    head: list[tuple[str, str | Text]] = [
+        ("donation", f"{row.donation_id}, version {row.version}, {row.oversight}, {row.contribution.replace('_', ' ')}"),
+        ("donor", _named(row.donor, parties)),
+        ("beneficiary", _named(row.beneficiary, parties)),
+        ("headline", Text(row.headline.replace("_", " "), style="bold")),
+        *((f"  {axis}", str(getattr(row, axis)).replace("_", " ")) for axis in AXES),
+        ("announced", f"{row.announced_on.astimezone(UTC):%Y-%m-%d}"),
+    ]
     if row.next_deadline is not None:
-        head.add_row("next deadline", f"{row.next_deadline.astimezone(UTC):%Y-%m-%d %H:%M} UTC")
-    head.add_row("head", f"sha256 {row.head_sha256.hex()}")
-    out.print(head)
-    sums = Table("amount", *(amount.currency for amount in amounts), box=None, pad_edge=False, header_style="dim")
-    for column in sums.columns[1:]:
-        column.justify = "right"
+        head.append(("next deadline", f"{row.next_deadline.astimezone(UTC):%Y-%m-%d %H:%M} UTC"))
+    fields([*head, ("head", f"sha256 {row.head_sha256.hex()}")])
+    sums: list[Sequence[str]] = []
     for name in SUMS:
         values = [format_money(getattr(amount, name), amount.currency).rpartition(" ")[0] for amount in amounts]
-        sums.add_row(name.replace("_", " "), *values)
-    out.print(sums)
+        sums.append((name.replace("_", " "), *values))
+    table(("amount", *(amount.currency for amount in amounts)), sums, right=range(1, len(amounts) + 1))
 
 
 def donations(rows: Sequence[DonationRow]) -> None:
-    table = Table("donation", "version", "headline", "oversight", "donor", "beneficiary", box=None, pad_edge=False, header_style="dim")
-    for axis in ("pledge", "approval", "disbursement", "receipt"):
-        table.add_column(axis)
+    shown: list[Sequence[str | Text]] = []
     for row in rows:
-        axes = (str(getattr(row, axis)).replace("_", " ") for axis in ("pledge", "approval", "disbursement", "receipt"))
+        axes = (str(getattr(row, axis)).replace("_", " ") for axis in AXES)
         headline = row.headline.replace("_", " ")
-        table.add_row(row.donation_id, str(row.version), headline, row.oversight, row.donor, row.beneficiary, *axes)
-    console().print(table)
+        shown.append((Text(row.donation_id, "bold"), str(row.version), headline, row.oversight, row.donor, row.beneficiary, *axes))
+    table(("donation", "version", "headline", "oversight", "donor", "beneficiary", *AXES), shown)
 
 
 def history_json(row: HistoryRow, submitter: e.Actor | None) -> dict[str, Any]:
@@ -107,22 +162,22 @@ def history_json(row: HistoryRow, submitter: e.Actor | None) -> dict[str, Any]:
 
 def history(rows: Sequence[HistoryRow], submitters: Mapping[int, e.Actor]) -> None:
     """Every entry in the order of the log. `submitters` says who submitted it, by the entry's offset."""
-    table = Table("offset", "recorded", "outcome", "event", "by", "what", "chain", box=None, pad_edge=False, header_style="dim")
-    for column in (0, 1, 2, 6):
-        table.columns[column].no_wrap = True
+    shown = []
     for row in rows:
         outcome = f"{row.outcome} v{row.version}" if row.version is not None else row.outcome
         by = submitters.get(row.offset)
-        table.add_row(
-            str(row.offset),
-            "" if row.recorded_at is None else f"{row.recorded_at.astimezone(UTC):%Y-%m-%d %H:%M:%S}",
-            Text(outcome, style=COLOURS[row.outcome]),
-            _type_of(row),
-            "" if by is None else f"{by.actor_id} ({by.party_id})",
-            row.void_reason or ("" if row.event is None else said(row.event)),
-            _chain(row),
+        shown.append(
+            (
+                Text(str(row.offset), "bold"),
+                "" if row.recorded_at is None else f"{row.recorded_at.astimezone(UTC):%Y-%m-%d %H:%M:%S}",
+                Text(outcome, style=COLOURS[row.outcome]),
+                _type_of(row),
+                "" if by is None else f"{by.actor_id} ({by.party_id})",
+                row.void_reason or ("" if row.event is None else said(row.event)),
+                _chain(row),
+            )
         )
-    console().print(table)
+    table(("offset", "recorded", "outcome", "event", "by", "what", "chain"), shown)
 
 
 def _type_of(row: HistoryRow) -> str:
@@ -179,14 +234,13 @@ def comparison_json(compared: Comparison) -> dict[str, Any]:
 
 
 def comparison(compared: Comparison) -> None:
-    table = Table("table", "rows compared", "differences", box=None, pad_edge=False, header_style="dim")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for name, rows in compared.rows.items():
-        table.add_row(name, f"{rows:,}", f"{compared.differences[name]:,}")
-    table.add_row("all", f"{compared.total_rows:,}", f"{compared.total_differences:,}", style="bold")
+    rows = [(name, f"{rows:,}", f"{compared.differences[name]:,}") for name, rows in compared.rows.items()]
+    table(
+        ("table", "rows compared", "differences"),
+        [*rows, ("all", f"{compared.total_rows:,}", f"{compared.total_differences:,}")],
+        right=(1, 2),
+    )
     out = console()
-    out.print(table)
     out.print(f"digest {compared.sha256.hex()}, live {compared.live_sha256.hex() if compared.live_sha256 else 'none kept'}")
     for uncompared in compared.uncompared:
         out.print(f"not compared: {uncompared}, which only one of the builds has")

@@ -51,11 +51,13 @@ def _utc(moment: datetime) -> str:
 @dataclass
 class AsOf:
     """`build` shows the views as of the moment. `cut` is where it stands; `differences` from the cut that was asked for, by line: then the
-    log is not what it was, or its fold is not. `left_out` counts events that had occurred but rest on one that had not."""
+    log is not what it was, or its fold is not. `later` counts entries that by their own account occurred later, refusals among them;
+    `left_out` events that had occurred but rest on one that had not."""
 
     build: str
     cut: cuts.Cut
     differences: list[str] = field(default_factory=list)
+    later: int = 0
     left_out: int = 0
 
 
@@ -75,11 +77,10 @@ def as_of(log: Log, topics: Topics, conninfo: str, moment: Moment, *, max_accoun
         with building(log, topics, conninfo, build, partitions, **options) as (projection, to):
             to(ends, progress)
             projection.settle()
-            if occurred is not None:
-                _forget_later(control, build, occurred.by)
+            later = 0 if occurred is None else _forget_later(control, build, occurred.by)
             found = cuts.of_build(control, build)
     differences = [] if moment.cut is None else moment.cut.differences(found, rows=occurred is None)
-    return AsOf(build, found, differences, len(occurred.left_out) if occurred else 0)
+    return AsOf(build, found, differences, later, len(occurred.left_out) if occurred else 0)
 
 
 class Occurred:
@@ -99,11 +100,13 @@ class Occurred:
             return donation
 
 
-def _forget_later(control: schema.Connection, build: str, by: datetime) -> None:
-    """Take what occurred later out of the history as well; it was needed there as long as donations were folded again from it."""
+def _forget_later(control: schema.Connection, build: str, by: datetime) -> int:
+    """Take what occurred later out of the history as well; it was needed there as long as donations were folded again from it. Returns how
+    many entries that were."""
     entries, refusals = sql.Identifier(build, "entries"), sql.Identifier(build, "refusals")
     with control.transaction():
-        control.execute(sql.SQL("DELETE FROM {} WHERE occurred_on > %s").format(entries), (by,))
+        later = control.execute(sql.SQL("DELETE FROM {} WHERE occurred_on > %s").format(entries), (by,)).rowcount
         control.execute(
             sql.SQL('DELETE FROM {} WHERE (partition, "offset") NOT IN (SELECT partition, "offset" FROM {})').format(refusals, entries)
         )
+    return later

@@ -302,7 +302,7 @@ def _snapshot(conninfo: str) -> Iterator[tuple[_Views, str, dict[int, int]]]:
         plain.read_only = True
         build = schema.live_build(plain)
         if build is None:
-            raise UnavailableError("there are no views yet: start 'aidtrail up' or 'aidtrail project' and leave it running")
+            raise UnavailableError("no views yet: start 'aidtrail up' (on Kafka 'aidtrail project') and leave it running")
         query = sql.SQL("SELECT partition, next_offset FROM {} ORDER BY 1").format(sql.Identifier(build, "positions"))
         positions = dict(cast(Iterable[tuple[int, int]], plain.execute(query).fetchall()))
         views = cast(_Views, plain)

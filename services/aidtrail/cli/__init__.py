@@ -1,16 +1,19 @@
-"""The command line: a file per noun. `main` ends every command, with one clear line on stderr where something is wrong.
+"""The command line: a file per noun. `run` ends every command, with one clear line on stderr where something is wrong.
 
 stdout is data, stderr is progress and logs. Exit codes: 0 ok, 1 a check failed, 2 usage, 3 something that it depends on cannot be reached.
 """
 
 import os
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
 import psycopg
 import typer
 
 from aidtrail import logs
 from aidtrail.cli import audit, demo, doctor, donations, fts, proof, registry, rights, schemas, seal, services, submit, token, topics
+from aidtrail.domain.rules import RULES_VERSION
 from aidtrail.errors import AidtrailError, UnavailableError, UsageError
 
 app = typer.Typer(
@@ -20,7 +23,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.callback()(lambda: logs.to_stderr("WARNING"))
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"aidtrail {version('aidtrail')}, rules version {RULES_VERSION}")
+        raise typer.Exit
+
+
+Version = Annotated[bool, typer.Option("--version", help="Print the version and end.", callback=_version, is_eager=True)]
+
+
+@app.callback()
+def _begin(_: Version = False) -> None:
+    logs.to_stderr("WARNING")
+
+
 app.command("demo")(demo.demo)
 app.command("up")(services.up)
 app.command("ledger")(services.ledger)
@@ -48,10 +66,11 @@ app.add_typer(schemas.app, name="schemas")
 
 
 def main() -> None:
-    sys.exit(_run())
+    sys.exit(run())
 
 
-def _run() -> int:
+def run() -> int:
+    """The command of sys.argv; returns its exit code."""
     try:
         code = app(standalone_mode=False)
         sys.stdout.flush()
@@ -67,9 +86,17 @@ def _run() -> int:
     except psycopg.OperationalError as error:
         return _end(f"PostgreSQL went away: {error}. Check that the server is up.", UnavailableError.exit_code)
     except BrokenPipeError:  # 'aidtrail list | head': nobody reads on
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _say_no_more()
         return 0
+    except OSError as error:
+        _say_no_more()
+        return _end(f"{error.filename or 'stdout'}: {error.strerror or error}", UnavailableError.exit_code)
     return code if isinstance(code, int) else 0
+
+
+def _say_no_more() -> None:
+    """What is still to be written to stdout goes nowhere: Python tries once more when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _end(message: str, code: int) -> int:

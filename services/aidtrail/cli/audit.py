@@ -113,7 +113,9 @@ def _show_report(found: Report) -> None:
     _more(out, "differs", found.differing - len(found.differences))
     if found.resting:
         out.print(f"{found.resting:,} of the equal entries follow a difference in their donation, and are equal given what it recorded")
-    print(f"{found.submissions:,} submissions and {found.entries:,} entries replayed, {found.differing:,} differences")
+    followed = f", {found.followed:,} before them followed" if found.followed else ""
+    replayed = f"{found.submissions:,} submissions and {found.entries - found.followed:,} entries replayed{followed}"
+    print(f"{replayed}, {found.differing:,} differences")
 
 
 def _more(out: Console, what: str, count: int) -> None:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 import aidtrail.demo
-from aidtrail import codec, logs, show
+from aidtrail import codec, embedded, logs, show
 from aidtrail.audit.rebuild import rebuild
 from aidtrail.cli import registry
 from aidtrail.cli.backends import Backends, backends
@@ -45,7 +45,7 @@ def demo(
     out = show.console()
     failures = 0
     settings = Settings(home=home, log=None, views=None, topic_prefix="donations", metrics_port=None)
-    with backends(settings) as opened:
+    with backends(settings, create=True) as opened:
         events = [event for line in read(str(REGISTRY)) if isinstance(line, Line) and isinstance(event := line.event, RegistryEvent)]
         registry.load(opened.log, opened.topics, [*registry.OPERATOR, *events])
         stop = Stop()
@@ -127,13 +127,18 @@ def _outcome(reader: Reader, event: Event, stop: Stop) -> Outcome:
 
 
 def _empty(home: Path) -> None:
-    """Requires that an earlier demo made the folder, or that it is empty: nobody's data is deleted."""
-    if home.exists():
-        if any(home.iterdir()) and not (home / MARK).exists():
-            raise UsageError(f"--home {home}: expected an empty folder or one that a demo made, found other files; name another")
-        shutil.rmtree(home)
-    home.mkdir(parents=True)
-    (home / MARK).write_text("Made by 'aidtrail demo', and emptied by the next one.\n", encoding="utf-8")
+    """Requires that an earlier demo made the folder, or that it is empty, and that nobody works in it: nobody's data is deleted."""
+    try:
+        if home.exists():
+            if any(home.iterdir()) and not (home / MARK).exists():
+                raise UsageError(f"--home {home}: expected an empty folder or one that a demo made, found other files; name another")
+            if pids := embedded.users(home):
+                raise UsageError(f"--home {home}: in use by process {', '.join(map(str, pids))}; stop it ('aidtrail up'?), or name another")
+            shutil.rmtree(home)
+        home.mkdir(parents=True)
+        (home / MARK).write_text("Made by 'aidtrail demo', and emptied by the next one.\n", encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"--home {home}: expected a folder that can be written to: {error.strerror}; name another") from None
 
 
 def _next(home: Path) -> list[str]:

@@ -15,6 +15,7 @@ from aidtrail.cli.donations import Json
 from aidtrail.cli.services import TIMEKEEPER
 from aidtrail.errors import AidtrailError, UnavailableError
 from aidtrail.log import Log, up_to
+from aidtrail.projector import ahead_of_log
 from aidtrail.rights import ROLES, TOPICS
 from aidtrail.views import schema
 from aidtrail.views.reader import Reader
@@ -44,7 +45,8 @@ def doctor(json_: Json = False) -> None:
     else:
         out = show.console()
         for finding in findings:
-            out.print(Text(f"{finding.verdict:<5}", style=STYLES[finding.verdict]) + Text(f"{finding.subject:<11}{finding.found}"))
+            start = Text(f"{finding.verdict:<5}", style=STYLES[finding.verdict]) + Text(f"{finding.subject:<11}")
+            show.hanging(out, start, Text(finding.found), len(start))
     if any(finding.verdict == "fail" for finding in findings):
         raise typer.Exit(1)
 
@@ -157,6 +159,9 @@ def views(opened: Backends) -> Iterator[Finding]:
     ends = opened.log.end_offsets(opened.topics.recorded)
     if positions.keys() != ends.keys():
         yield Finding("fail", "views", f"they are of {len(positions)} partitions, the log has {len(ends)}: they belong to another log")
+        return
+    if ahead := ahead_of_log(positions, ends):
+        yield Finding("fail", "views", ahead)
         return
     lag = sum(ends[partition] - at for partition, at in positions.items() if _has_entries(opened, partition, at, ends[partition]))
     yield Finding("ok" if lag == 0 else "warn", "lag", f"{lag:,} entries to project" + ("" if lag == 0 else ": is a projector running?"))

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -9,7 +10,8 @@ import typer
 from aidtrail import codec, config, show
 from aidtrail.cli import registry
 from aidtrail.cli.backends import Backends, backends
-from aidtrail.domain.events import Actor, Event, SubmissionRefused
+from aidtrail.domain.events import Actor, Event, Oversight, SubmissionRefused
+from aidtrail.domain.status import Headline
 from aidtrail.errors import AidtrailError, UsageError
 from aidtrail.views import shapes
 from aidtrail.views.reader import Filters, HistoryRow
@@ -50,18 +52,23 @@ def history(donation_id: DonationId, build: Build = None, json_: Json = False) -
 
 def list_(
     party: Annotated[str | None, typer.Option(help="Only donations that this party is on the route of.")] = None,
-    headline: Annotated[str | None, typer.Option(help="Only donations with this headline.")] = None,
+    headline: Annotated[str | None, typer.Option(help="Only donations with this headline, as 'partly paid'.")] = None,
     oversight: Annotated[str | None, typer.Option(help="managed or observed.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
     build: Build = None,
     json_: Json = False,
 ) -> None:
     """List donations by id. With --json one object a line."""
+    filters = Filters(
+        party=party, headline=_one_of("--headline", Headline, headline), oversight=_one_of("--oversight", Oversight, oversight)
+    )
     with backends(config.load()) as opened:
         reader = opened.reader(build)
         with reader.snapshot():
-            rows = list(reader.donations(Filters(party=party, headline=headline, oversight=oversight), limit=limit + 1))
+            rows = list(reader.donations(filters, limit=limit + 1))
             amounts = reader.amounts([row.donation_id for row in rows])
+        if party is not None and not rows and (known := party_names(opened)) and party not in known:
+            raise UsageError(f"--party: expected a party of the registry, found {party:.100}; 'aidtrail registry show' lists {len(known)}")
         more, rows = len(rows) > limit, rows[:limit]
         if json_:
             show.lines([shapes.donation(row, amounts[row.donation_id]) for row in rows])
@@ -69,6 +76,14 @@ def list_(
             show.donations(rows)
         if more:
             typer.echo(f"there are more than {limit}: use --limit, --party, --headline or --oversight", err=True)
+
+
+def _one_of(option: str, known: type[StrEnum], said: str | None) -> str | None:
+    """The value that was meant, with spaces or without. Raises UsageError for what is none of them."""
+    value = None if said is None else said.strip().lower().replace(" ", "_")
+    if value is None or value in set(known):
+        return value
+    raise UsageError(f"{option}: expected one of {', '.join(one.replace('_', ' ') for one in known)}; found {said:.100}")
 
 
 def party_names(opened: Backends) -> dict[str, str]:

@@ -13,7 +13,8 @@ from aidtrail.cli import registry
 from aidtrail.cli.backends import Backends, backends
 from aidtrail.cli.donations import Json
 from aidtrail.cli.ndjson import Line
-from aidtrail.cli.submit import Sent, outcomes, said_of
+from aidtrail.cli.submit import Sent, outcomes, said_of, stopped_with
+from aidtrail.domain.events import Event
 from aidtrail.errors import UnavailableError
 from aidtrail.importers import fts, fts_totals
 from aidtrail.producer import MAX_IN_FLIGHT, Producer
@@ -35,19 +36,22 @@ def import_fts(
 ) -> None:
     """Import FTS flows as observed donations. Every line is a flow, a repeat or a listed refusal. Exit 1 if a line or an event was
     refused. Importing a file twice changes nothing."""
-    with backends(config.load()) as opened:
+    with backends(config.load(), create=True) as opened:
         size = sum(path.stat().st_size for path in files if path.is_file())
         with show.bar("bytes read", size) as bar:
             found = fts.translate(fts.read(files, bar.add), _imported(opened))
         loaded = registry.load(opened.log, opened.topics, found.registry)
         for event, reason in loaded.objections:
             typer.echo(f"registry: {event.type} is not loaded: {reason}", err=True)
-        with Producer(opened.log, opened.topics) as producer, show.bar("submitted", len(found.events)) as bar:
+        sent: list[Event] = []
+        with stopped_with(sent), Producer(opened.log, opened.topics) as producer, show.bar("submitted", len(found.events)) as bar:
             for start in range(0, len(found.events), MAX_IN_FLIGHT):
                 batch = found.events[start : start + MAX_IN_FLIGHT]
                 producer.submit(batch)
+                sent += batch
                 bar.add(len(batch))
-        admitted, refused, pending = _outcomes(opened, found, wait) if wait and found.events else (0, [], len(found.events))
+        with stopped_with(sent):
+            admitted, refused, pending = _outcomes(opened, found, wait) if wait and found.events else (0, [], len(found.events))
     if json_:
         show.lines([_as_json(found, loaded, admitted, refused, pending)])
     else:
@@ -81,8 +85,9 @@ def _imported(opened: Backends) -> Callable[[str], fts.Imported | None]:
 def _outcomes(opened: Backends, found: fts.Import, wait: float) -> tuple[int, list[tuple[str, str, str]], int]:
     """How many were admitted, which were refused, how many are not in the views yet."""
     try:
-        reader: Reader = opened.reader()
-    except UnavailableError:
+        reader: Reader = opened.reader(wait_seconds=wait)
+    except UnavailableError as error:
+        print(f"the outcomes cannot be shown: {error}", file=sys.stderr)
         return 0, [], len(found.events)
     sent = [Sent(Line("", number, event), event) for number, event in enumerate(found.events, start=1)]
     admitted, pending, refused = 0, 0, []

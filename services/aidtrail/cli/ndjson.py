@@ -1,5 +1,6 @@
 """Input files: one event a line, as a JSON object. A line that is none is told with file, line, expected and found; reading goes on."""
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,8 @@ from aidtrail.codec import AnyEvent
 from aidtrail.errors import MalformedError, UsageError
 
 MAX_LINE_BYTES = 1024 * 1024
+LAID_OUT = (b"{", b"[")
+"""The first line of JSON that is laid out over several."""
 
 
 class Bad(NamedTuple):
@@ -35,7 +38,8 @@ class Line(NamedTuple):
 
 
 def read(file: str) -> Iterator[Line | Bad]:
-    """The lines of a file, or of stdin for '-'; empty ones are skipped. Raises UsageError when it cannot be read."""
+    """The lines of a file, or of stdin for '-'; empty ones are skipped. A file that is one object over several lines is one of them.
+    Raises UsageError when it cannot be read."""
     name = "stdin" if file == "-" else file
     try:
         with sys.stdin.buffer if file == "-" else Path(file).open("rb") as lines:
@@ -48,10 +52,24 @@ def read(file: str) -> Iterator[Line | Bad]:
                     yield Bad(name, number, "line", f"at most {MAX_LINE_BYTES:,} bytes", "more")
                     continue
                 text = text.strip()
+                if number == 1 and text in LAID_OUT:
+                    yield _whole(name, text + lines.read(MAX_LINE_BYTES))
+                    return
                 if text:
                     yield _line(name, number, text)
     except OSError as error:
         raise UsageError(f"{file}: expected a file of events, one JSON object a line; {error.strerror or error}") from None
+
+
+def _whole(name: str, text: bytes) -> Line | Bad:
+    try:
+        one = isinstance(json.loads(text), dict)
+    except ValueError:
+        one = False
+    if not one:
+        each = "'.[]'" if text.startswith(b"[") else "."
+        raise UsageError(f"{name}: expected one event a line, or one event in the whole file; make lines of it with jq -c {each}")
+    return _line(name, 1, text)
 
 
 def _line(name: str, number: int, text: bytes) -> Line | Bad:

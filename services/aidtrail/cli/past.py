@@ -10,7 +10,6 @@ from typing import Annotated
 import psycopg
 import typer
 from pydantic import TypeAdapter, ValidationError
-from rich.table import Table
 
 from aidtrail import config, show
 from aidtrail.audit import as_of as past
@@ -61,13 +60,11 @@ def cut(
 
 def _show_cut(found: cuts.Cut) -> None:
     names = ("partition", "next offset", "last submission", "last outcome", "status rows")
-    table = Table(*names, box=None, pad_edge=False, header_style="dim")
-    for column in table.columns[:3]:
-        column.justify = "right"
+    rows = []
     for partition, place in sorted(found.places.items()):
         numbers = (partition, place.next_offset, place.last_submitted_offset)
-        table.add_row(*map(str, numbers), place.last_outcome_sha256.hex()[:12], place.rows_sha256.hex()[:12])
-    show.console().print(table)
+        rows.append((*map(str, numbers), place.last_outcome_sha256.hex()[:12], place.rows_sha256.hex()[:12]))
+    show.table(names, rows, right=range(3))
 
 
 def list_cuts(json_: Json = False) -> None:
@@ -102,15 +99,17 @@ def as_of(
     with backends(config.load()) as opened:
         found = _build(opened, _moment(opened, time, cut, occurred_by))
     if json_:
-        show.lines([{"build": found.build, **found.cut.to_json(), "differences": found.differences, "left_out": found.left_out}])
+        counts = {"later": found.later, "left_out": found.left_out}
+        show.lines([{"build": found.build, **found.cut.to_json(), "differences": found.differences, **counts}])
     else:
         _show_cut(found.cut)
         for line in found.differences:
             print(f"differs: {line}")
         if occurred_by is not None:
+            print(f"{found.later:,} entries not folded: by their own account they occurred later, or are about what did")
             print(f"{found.left_out:,} events left out: they rest on one that by its own account occurred later")
         compared = f", {len(found.differences):,} differences from the cut" if cut else ""
-        print(f"{found.build}: {sum(found.cut.next_offsets.values()):,} entries, sha256 {found.cut.sha256.hex()}{compared}")
+        print(f"{found.build}: {sum(found.cut.next_offsets.values()) - found.later:,} entries, sha256 {found.cut.sha256.hex()}{compared}")
     if found.differences:
         raise typer.Exit(1)
 
@@ -147,14 +146,12 @@ def _show_changes(found: changes.Changes) -> None:
         out.print(f"{change.change}: {change.donation_id}, {versions}, {headlines}")
     if found.differing > len(found.donations):
         out.print(f"and {found.differing - len(found.donations):,} more donations")
-    table = Table("amounts", "", "", "before", "after", "change", box=None, pad_edge=False, header_style="dim")
-    for column in table.columns[3:]:
-        column.justify = "right"
+    rows = []
     for amount in found.amounts:
         sums = (format_money(value, amount.currency) for value in (amount.before, amount.after, amount.change))
-        table.add_row(amount.oversight, amount.contribution.replace("_", " "), amount.amount.replace("_", " "), *sums)
-    if found.amounts:
-        out.print(table)
+        rows.append((amount.oversight, amount.contribution.replace("_", " "), amount.amount.replace("_", " "), *sums))
+    if rows:
+        show.table(("amounts", "", "", "before", "after", "change"), rows, right=range(3, 6))
     for count in found.entries:
         out.print(f"{count.change} entries: {count.entries:,} {count.outcome} {count.event_type or ''}".rstrip())
     new, gone = (sum(count.entries for count in found.entries if count.change == change) for change in ("new", "gone"))
@@ -165,7 +162,7 @@ def require_views(connection: schema.Connection) -> str:
     """The live build. Raises UnavailableError when there is none."""
     build = schema.live_build(connection)
     if build is None:
-        raise UnavailableError("there are no views yet: start 'aidtrail up' or 'aidtrail project' and leave it running")
+        raise UnavailableError("no views yet: start 'aidtrail up' (on Kafka 'aidtrail project') and leave it running")
     return build
 
 
@@ -207,7 +204,10 @@ def _readable(opened: Backends, asked: str) -> Iterator[str]:
             schema.require_build(connection, asked)
             yield asked
         else:
-            moment = _moment(opened, asked, None, None) if ":" in asked else _moment(opened, None, asked, None)
+            try:
+                moment = _moment(opened, asked, None, None) if ":" in asked else _moment(opened, None, asked, None)
+            except UsageError as error:
+                raise UsageError(f"{error}; a moment as 2026-09-30T21:00:00Z, a build as views_1 and live can be compared, too") from None
             found = _build(opened, moment)
             try:
                 if found.differences:

@@ -10,7 +10,6 @@ from typing import Annotated, Any, NamedTuple
 from uuid import UUID
 
 import typer
-from rich.table import Table
 
 from aidtrail import codec, config, show
 from aidtrail.cli.backends import backends
@@ -71,12 +70,14 @@ def load_command(file: Annotated[str, typer.Argument(help="Registry events, one 
             where[line.event.event_id] = line
         else:
             bad.append(line.bad("type", "an event of the registry", f"{line.event.type}, for 'aidtrail submit'"))
-    with backends(settings) as opened:
-        loaded = load(opened.log, opened.topics, [*OPERATOR, *events])
+    with backends(settings, create=True) as opened:
+        own, loaded = load(opened.log, opened.topics, OPERATOR), load(opened.log, opened.topics, events)
     bad += [where[event.event_id].bad(event.type, "a record that the registry can follow", reason) for event, reason in loaded.objections]
     for found in sorted(bad, key=lambda one: one.number):
         print(found, file=sys.stderr)
     print(f"registry: {loaded.appended} appended, {loaded.known} known before, {len(bad)} not loaded")
+    if own.appended:
+        print(f"and {own.appended} for the pipeline's own timekeeper")
     if bad:
         raise typer.Exit(1)
 
@@ -98,23 +99,24 @@ def show_command(json_: Annotated[bool, typer.Option("--json", help="One JSON ob
     if json_:
         print(json.dumps(_as_json(registry), ensure_ascii=False, default=_plain))
         return
-    out = show.console()
-    parties = Table("party", "name", "kind", "country", "signatures", box=None, pad_edge=False, header_style="dim")
-    for party in registry.parties.values():
-        required = "required" if party.signatures_required else ""
-        parties.add_row(party.party_id, party.name, party.kind, party.country or "", required)
-    actors = Table("actor", "party", "roles", "keys", "", box=None, pad_edge=False, header_style="dim")
+    parties = [
+        (party.party_id, party.name, party.kind, party.country or "", "required" if party.signatures_required else "")
+        for party in registry.parties.values()
+    ]
+    show.table(("party", "name", "kind", "country", "signatures"), parties)
+    actors = []
     for actor in registry.actors.values():
         keys = ", ".join(f"{key.hex()[:16]}..." for key in actor.public_keys)
-        actors.add_row(actor.actor_id, actor.party_id, ", ".join(sorted(actor.roles)), keys, "retired" if actor.retired else "")
-    mechanisms = Table("mechanism", "party", "approvals", "valid for", "", box=None, pad_edge=False, header_style="dim")
+        actors.append((actor.actor_id, actor.party_id, ", ".join(sorted(actor.roles)), keys, "retired" if actor.retired else ""))
+    print()
+    show.table(("actor", "party", "roles", "keys", ""), actors)
+    mechanisms = []
     for known in registry.mechanisms.values():
         steps = [str(known.base_approvals_required), *(f"{t.approvals_required} from {t.at_least}" for t in known.thresholds)]
         state = "retired" if known.retired else ""
-        mechanisms.add_row(known.mechanism_id, known.party_id, ", ".join(steps), f"{known.validity_days} days", state)
-    for table in (parties, actors, mechanisms):
-        out.print(table)
-        out.print()
+        mechanisms.append((known.mechanism_id, known.party_id, ", ".join(steps), f"{known.validity_days} days", state))
+    print()
+    show.table(("mechanism", "party", "approvals", "valid for", ""), mechanisms)
 
 
 def load(log: Log, topics: Topics, events: Iterable[RegistryEvent]) -> Loaded:

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
 from aidtrail import config, show
 from aidtrail.cli.backends import backends
 from aidtrail.cli.donations import Json
-from aidtrail.errors import UsageError
+from aidtrail.errors import UnavailableError, UsageError
 from aidtrail.rights import ROLES, TOPICS, principal_of, rights
 
 if TYPE_CHECKING:  # kafka-python takes long to import
@@ -35,10 +34,8 @@ def show_command(also: Also = None, json_: Json = False) -> None:
     if json_:
         show.lines([right._asdict() for right in sorted(rights(prefix, principals))])
         return
-    table = Table("principal", *(f"{prefix}.{topic}" for topic in TOPICS), box=None, pad_edge=False, header_style="dim")
-    for user, role in principals.items():
-        table.add_row(user, *(ROLES[role].get(topic, "").lower() for topic in TOPICS))
-    show.console().print(table)
+    rows = [(user, *(ROLES[role].get(topic, "").lower() for topic in TOPICS)) for user, role in principals.items()]
+    show.table(("principal", *(f"{prefix}.{topic}" for topic in TOPICS)), rows)
 
 
 @app.command("apply")
@@ -61,19 +58,21 @@ def apply(
 
 
 @app.command("check")
-def check(also: Also = None) -> None:
+def check(also: Also = None, json_: Json = False) -> None:
     """Compare with what the cluster has; exit 1 and a line for each difference. Needs Describe on the cluster."""
     with _opened(also) as (rights_, principals):
         differences = rights_.differences()
-    for difference in differences:
-        print(difference)
+    show.found("difference", differences, json_)
     if differences:
         raise typer.Exit(1)
-    print(f"{len(principals)} principals: as required")
+    if not json_:
+        print(f"{len(principals)} principals: as required")
 
 
 @contextmanager
 def _opened(also: list[str] | None) -> Iterator[tuple["KafkaRights", Mapping[str, str]]]:
+    from kafka.errors import SecurityDisabledError
+
     from aidtrail.log.kafka import KafkaLog
     from aidtrail.log.kafka_rights import KafkaRights
 
@@ -83,7 +82,17 @@ def _opened(also: list[str] | None) -> Iterator[tuple["KafkaRights", Mapping[str
         raise UsageError("rights are Kafka's: set AIDTRAIL_LOG to kafka://host:port; on PostgreSQL they are the database's roles")
     with backends(settings) as opened:
         assert isinstance(opened.log, KafkaLog)
-        yield KafkaRights(opened.log, settings.topic_prefix, principals), principals
+        rights_ = KafkaRights(opened.log, settings.topic_prefix, principals)
+        try:
+            rights_.differences()
+        except UnavailableError as error:
+            if isinstance(error.__cause__, SecurityDisabledError):
+                raise UnavailableError(
+                    "this Kafka has no authorizer, so rights would bind nobody: set authorizer.class.name to "
+                    "org.apache.kafka.metadata.authorizer.StandardAuthorizer on each broker and controller, then try again. Nothing was set"
+                ) from None
+            raise
+        yield rights_, principals
 
 
 def _principals(prefix: str, also: list[str] | None) -> dict[str, str]:

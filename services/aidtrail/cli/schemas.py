@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from aidtrail import asyncapi, config, conformance, contract, schema_check
+from aidtrail import asyncapi, config, conformance, contract, schema_check, show
+from aidtrail.cli.donations import Json
 from aidtrail.errors import UsageError
 from aidtrail.gateway import app as gateway
 from aidtrail.gateway import openapi
@@ -25,7 +26,7 @@ app = typer.Typer(help="The contract: Avro schemas, their ids and examples.", no
 
 
 @app.command("check")
-def check(folder: Folder = contract.FOLDER, registry: Registry = None) -> None:
+def check(folder: Folder = contract.FOLDER, registry: Registry = None, json_: Json = False) -> None:
     """Check that schemas, ids, versions, examples and models say the same; exit 1 and a line for each finding if they do not.
 
     With --registry, also that each subject there has our schema by our id: what is missing, different or incompatible is named."""
@@ -33,23 +34,23 @@ def check(folder: Folder = contract.FOLDER, registry: Registry = None) -> None:
         if not (folder / name).is_dir():
             raise UsageError(f"--folder {folder}: expected a folder with events, types, published and examples, found no {name}")
     findings = conformance.check(folder)
-    for finding in findings:
-        print(finding)
+    show.found("finding", [str(finding) for finding in findings], json_)
     if findings:
         raise typer.Exit(1)
-    print(f"{len(contract.read_published(folder))} published schemas: as the contract promises")
+    if not json_:
+        print(f"{len(contract.read_published(folder))} published schemas: as the contract promises")
     if registry is not None:
-        _compare(registry, folder)
+        _compare(registry, folder, json_)
 
 
-def _compare(registry: str, folder: Path) -> None:
+def _compare(registry: str, folder: Path, json_: bool) -> None:
     topics = Topics.of(config.load().topic_prefix)
     differences = schema_check.differences(registry, topics, folder)
-    for difference in differences:
-        print(difference)
+    show.found("difference", [str(difference) for difference in differences], json_)
     if differences:
         raise typer.Exit(1)
-    print(f"{len(subjects(topics, folder))} subjects of the registry: as the contract says")
+    if not json_:
+        print(f"{len(subjects(topics, folder))} subjects of the registry: as the contract says")
 
 
 @app.command("publish")

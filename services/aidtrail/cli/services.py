@@ -43,7 +43,7 @@ def up() -> None:
     """Run ledger, projector, timekeeper and gateway in one process, on the embedded PostgreSQL if nothing else is set; and the seal, if it
     has a key."""
     settings = _prepared()
-    with backends(settings) as opened, stopping() as stop:
+    with backends(settings, create=True) as opened, stopping() as stop:
         if settings.log is None:
             registry.load(opened.log, opened.topics, registry.OPERATOR)
         logger.info("log: %s", public(settings.log) or f"embedded PostgreSQL in {settings.home}")
@@ -62,7 +62,7 @@ def up() -> None:
         def advise() -> None:
             logger.info("running: %s. Stop with Ctrl-C", ", ".join(made))
             if "gateway" in made:
-                logger.info("HTTP: http://%s", settings.listen)
+                logger.info("HTTP: http://%s/openapi.json describes it, /readyz says whether it is ready", settings.listen)
             logger.info("in another terminal, with the same settings: aidtrail submit FILE, aidtrail list, aidtrail token ACTOR")
 
         running.start(advise)
@@ -189,7 +189,7 @@ class Running:
 def serve_one(name: str, chosen: Sequence[str] = SERVICES) -> None:
     settings = _prepared()
     pulses = _probed(settings, [name])
-    with backends(settings) as opened, stopping() as stop:
+    with backends(settings, create=True) as opened, stopping() as stop:
         _collect(opened, [name])
         service.run(
             makers(opened, chosen)[name](stop),

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -16,7 +17,7 @@ from aidtrail.cli.backends import Backends, backends
 from aidtrail.cli.donations import Json
 from aidtrail.cli.ndjson import Bad, Line, read
 from aidtrail.domain.events import Event
-from aidtrail.errors import AppendUnknownError, UnavailableError
+from aidtrail.errors import AppendUnknownError, StoppedError, UnavailableError
 from aidtrail.keys import read_actor_key
 from aidtrail.producer import MAX_IN_FLIGHT, Producer
 from aidtrail.signatures import sign
@@ -54,10 +55,10 @@ def submit(
     settings = config.load()
     key = None if sign_with is None else read_actor_key(sign_with)
     failed = False
-    with backends(settings) as opened:
-        reader = _reader(opened, 0.0) if wait else None
+    with backends(settings, create=True) as opened:
+        reader = _reader(opened) if wait else None
         sent: list[Sent] = []
-        with Producer(opened.log, opened.topics) as producer, show.bar("submitted") as bar:
+        with stopped_with(sent), Producer(opened.log, opened.topics) as producer, show.bar("submitted") as bar:
             for chunk in chunks(read(file), MAX_IN_FLIGHT):
                 good = []
                 for line in chunk:
@@ -84,15 +85,30 @@ def submit(
                 bar.add(len(chunk))
                 sent += good
         typer.echo(f"{len(sent):,} submitted", err=True)
-        reader = reader or (_reader(opened, wait) if wait and sent else None)
+        if reader is None and wait and sent:
+            typer.echo(f"no views yet, waiting up to {wait:g} s for them: is 'aidtrail up' running?", err=True)
+            with stopped_with(sent):
+                reader = _reader(opened, wait)
         if reader is not None:
-            with show.bar("ruled on", len(sent)) as bar:
+            with stopped_with(sent), show.bar("ruled on", len(sent)) as bar:
                 for one, outcome in outcomes(reader, sent, wait, bar.to):
                     outcome = _own(one, outcome)
                     failed |= outcome is not None and outcome.outcome == "refused"
                     _print_outcome(one, outcome, json_)
     if failed:
         raise typer.Exit(1)
+    if sent and wait and reader is None:
+        raise typer.Exit(UnavailableError.exit_code)
+
+
+@contextmanager
+def stopped_with(sent: Sequence[object]) -> Iterator[None]:
+    """Ctrl-C says how many are in the log by then; those that were just being submitted are there or not."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        said = f"stopped: {len(sent):,} submitted, and perhaps more that were under way"
+        raise StoppedError(f"{said}. To do it again is safe: what is in the log keeps its first outcome") from None
 
 
 def outcomes(
@@ -121,18 +137,14 @@ def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield chunk
 
 
-def _reader(opened: Backends, wait_seconds: float) -> Reader | None:
-    """The views, which the first projector may be about to make; None, and why, if they are not there in time."""
-    deadline = time.monotonic() + wait_seconds
-    while True:
-        try:
-            return opened.reader()
-        except UnavailableError as error:
-            if wait_seconds and time.monotonic() > deadline:
-                typer.echo(f"outcomes are not shown: {error}", err=True)
-            if time.monotonic() > deadline:
-                return None
-            time.sleep(PAUSE_SECONDS * 5)
+def _reader(opened: Backends, wait_seconds: float = 0.0) -> Reader | None:
+    """The views, which the first projector may be about to make; None, and why if they were waited for, if they are not there."""
+    try:
+        return opened.reader(wait_seconds=wait_seconds)
+    except UnavailableError as error:
+        if wait_seconds:
+            typer.echo(f"the outcomes cannot be shown: {error}. Submit the file again to see them", err=True)
+        return None
 
 
 def _own(one: Sent, outcome: Outcome | None) -> Outcome | None:

@@ -4,8 +4,9 @@ from typing import Annotated
 
 import typer
 
-from aidtrail import config
+from aidtrail import config, show
 from aidtrail.cli.backends import EMBEDDED_PARTITIONS, backends
+from aidtrail.cli.donations import Json
 
 DEFAULT_PARTITIONS = 12
 
@@ -21,7 +22,7 @@ def create(
 ) -> None:
     """Create the topics that are missing, then check all of them."""
     settings = config.load()
-    with backends(settings) as opened:
+    with backends(settings, create=True) as opened:
         default = EMBEDDED_PARTITIONS if settings.log is None else DEFAULT_PARTITIONS
         created = opened.topics.create(opened.log, default if partitions is None else partitions)
         for topic in (*opened.topics, opened.topics.checkpoints):
@@ -30,15 +31,16 @@ def create(
 
 
 @app.command("check")
-def check() -> None:
+def check(json_: Json = False) -> None:
     """Check that the topics are as the contract requires; exit 1 and a line for each difference if they are not."""
     with backends(config.load()) as opened:
-        _report(opened.topics.differences(opened.log))
+        _report(opened.topics.differences(opened.log), json_)
+        if json_:
+            return
         print(f"{', '.join(opened.topics)}: as required, {opened.log.partitions(opened.topics.submitted)} partitions")
 
 
-def _report(differences: list[str]) -> None:
-    for difference in differences:
-        print(difference)
+def _report(differences: list[str], json_: bool = False) -> None:
+    show.found("difference", differences, json_)
     if differences:
         raise typer.Exit(1)

@@ -4,6 +4,7 @@ No problem repeats what the client sent. What was expected is said; what was fou
 """
 
 from http import HTTPStatus
+from textwrap import shorten
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -162,7 +163,7 @@ def _malformed(_: ExceptionHandler, request: Request, error: RequestValidationEr
     where = ".".join(str(part) for part in first["loc"] if isinstance(part, str))[:64]
     return Malformed(
         where=where if where.isascii() and where.isprintable() else "request",
-        expected=str(first["msg"]).removeprefix("Value error, ")[:200],
+        expected=shorten(str(first["msg"]).removeprefix("Value error, "), 400, placeholder=" ..."),
     )
 
 

@@ -140,6 +140,11 @@ def read(paths: Sequence[Path], progress: Callable[[int], None] = lambda read_by
         try:
             with path.open("rb") as file:
                 for number, text in enumerate(file, start=1):
+                    if number == 1 and (text.strip() in (b"{", b"[") or b'"flows"' in text):
+                        raise UsageError(
+                            f"{path}: expected FTS flows, one JSON object a line, found an answer of FTS as it came; "
+                            "make lines of it with jq -c '.data.flows[]'"
+                        )
                     progress(len(text))
                     yield Line(str(path), number, text.rstrip(b"\r\n"))
         except OSError as error:
