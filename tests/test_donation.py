@@ -14,6 +14,7 @@ from aidtrail.domain.rules import check
 from aidtrail.domain.status import AmountRow, amounts, status
 from aidtrail.errors import FoldError
 from tests.acts import ROUTE, START, Acts, full_life, money, registry
+from tests.situations import refused
 
 REGISTRY = registry()
 
@@ -460,20 +461,10 @@ def test_what_cannot_follow_is_a_fold_error_and_nothing_else() -> None:
     a = Acts()
     announced = a.announced()
     donation = apply(None, announced)
-    refusal = a.event(
-        e.SubmissionRefused,
-        "krcs-officer",
-        refused_event_id=None,
-        refused_event_type=None,
-        reason="undecodable",
-        expected="a record",
-        found="nothing",
-        submission_sha256=bytes(32),
-    )
 
     for event in (
         announced,
-        refusal,
+        refused(a),
         Acts("ANOTHER-DONATION").confirmed(),
         a.approved(),
         a.revoked(),

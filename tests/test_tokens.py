@@ -535,27 +535,41 @@ def test_unknown_keys_cause_one_reading_an_interval(issuer: Issuer, clock: Clock
     print(f"2000 unknown keys asked for in 5 intervals, the set read {issuer.asked - 1} times")
 
 
+class Hanging:
+    """A source of keys that answers when it is let go."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._asked, self._go_on = threading.Event(), threading.Event()
+        monkeypatch.setattr(tokens, "_contents", self._contents)
+
+    def _contents(self, path: Path) -> bytes:
+        self._asked.set()
+        assert self._go_on.wait(30)
+        return OURS.encode()
+
+    def asked_by(self, keys: Keys) -> threading.Thread:
+        """A thread that looks for a key that nobody knows, and waits for the source by now."""
+        thread = threading.Thread(target=keys.find, args=("unknown",))
+        thread.start()
+        assert self._asked.wait(30)
+        return thread
+
+    def let_go(self) -> None:
+        self._go_on.set()
+
+
 def test_unknown_keys_do_not_wait_for_a_source_that_hangs(source: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     keys = Keys(str(source), clock=clock)
     keys.load()
-    reading, go_on = threading.Event(), threading.Event()
-
-    def hanging(path: Path) -> bytes:
-        reading.set()
-        assert go_on.wait(30)
-        return OURS.encode()
-
-    monkeypatch.setattr(tokens, "_contents", hanging)
+    source_of_keys = Hanging(monkeypatch)
     clock.seconds += RETRY_SECONDS
-    waiting = threading.Thread(target=keys.find, args=("unknown",))
-    waiting.start()
-    assert reading.wait(30)
+    waiting = source_of_keys.asked_by(keys)
 
     asked = threading.Thread(target=keys.find, args=("another",))
     asked.start()
     asked.join(5)
     answered = not asked.is_alive()
-    go_on.set()
+    source_of_keys.let_go()
     waiting.join()
     asked.join()
 
@@ -567,23 +581,14 @@ def test_known_keys_are_found_while_another_thread_waits_for_the_source(
 ) -> None:
     keys = Keys(str(source), clock=clock)
     keys.load()
-    reading, go_on = threading.Event(), threading.Event()
-
-    def slow(path: Path) -> bytes:
-        reading.set()
-        assert go_on.wait(30)
-        return OURS.encode()
-
-    monkeypatch.setattr(tokens, "_contents", slow)
+    source_of_keys = Hanging(monkeypatch)
     clock.seconds += STALE_SECONDS
-    waiting = threading.Thread(target=keys.find, args=("unknown",))
-    waiting.start()
-    assert reading.wait(30)
+    waiting = source_of_keys.asked_by(keys)
 
     began = time.monotonic()
     found = keys.find("ES256")
     seconds = time.monotonic() - began
-    go_on.set()
+    source_of_keys.let_go()
     waiting.join()
 
     assert found is not None
