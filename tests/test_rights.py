@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ from aidtrail.log.kafka_rights import KafkaRights
 from aidtrail.projector import Projector
 from aidtrail.timekeeper import Timekeeper
 from aidtrail.topics import Topics
+from aidtrail.views import schema
 from tests.acts import full_life, registry_events
 from tests.brokers import SecuredBroker, free_ports
 from tests.sealing import KEY
@@ -513,6 +514,35 @@ def test_passwords_are_readable_by_their_owner_alone(guarded: Guarded) -> None:
     assert not any(path.read_text() in guarded.said for path in files)
 
 
+def _settings(guarded: Guarded, role: str, views: str | None = None) -> Settings:
+    environment = guarded.environment(role)
+    return Settings(
+        log=environment["AIDTRAIL_LOG"],
+        views=views,
+        topic_prefix=PREFIX,
+        kafka_security_protocol="SASL_SSL",
+        kafka_username=environment["AIDTRAIL_KAFKA_USERNAME"],
+        kafka_password=environment["AIDTRAIL_KAFKA_PASSWORD"],
+        kafka_ca_file=guarded.broker.ca_file,
+    )
+
+
+def test_the_doctor_tells_the_lag_to_who_may_not_read_the_entries(guarded: Guarded, database_url: str) -> None:
+    with backends(_settings(guarded, "ledger")) as opened:
+        partitions = opened.log.partitions(opened.topics.recorded)
+        with closing(opened.log.appender()) as appender:
+            appender.append([Draft(opened.topics.recorded, 0, b"D1", b"no entry")])
+    with schema.connect(database_url) as connection:
+        schema.prepare(connection, partitions)
+
+    with backends(_settings(guarded, "pledges", database_url)) as opened:
+        lag = sum(opened.log.end_offsets(opened.topics.recorded).values())
+        found = list(doctor.views(opened))
+
+    assert [(finding.verdict, finding.subject) for finding in found] == [("ok", "views"), ("warn", "lag")]
+    assert found[-1].found == f"{lag:,} entries to project: is a projector running?"
+
+
 def test_the_doctor_says_what_a_user_may_and_for_what_that_is_enough(guarded: Guarded) -> None:
     wanted = {
         "ledger": [("ok", "reads submitted, recorded, registry; writes recorded: enough for status, ledger, projector")],
@@ -521,16 +551,7 @@ def test_the_doctor_says_what_a_user_may_and_for_what_that_is_enough(guarded: Gu
         "": [("ok", "enough for pledges, approvals"), ("warn", "may delete or alter submitted, recorded, registry, checkpoints")],
     }
     for role, expected in wanted.items():
-        environment = guarded.environment(role)
-        settings = Settings(
-            log=environment["AIDTRAIL_LOG"],
-            topic_prefix=PREFIX,
-            kafka_security_protocol="SASL_SSL",
-            kafka_username=environment["AIDTRAIL_KAFKA_USERNAME"],
-            kafka_password=environment["AIDTRAIL_KAFKA_PASSWORD"],
-            kafka_ca_file=guarded.broker.ca_file,
-        )
-        with backends(settings) as opened:
+        with backends(_settings(guarded, role)) as opened:
             found = list(doctor.rights(opened))
 
         assert [finding.verdict for finding in found] == [verdict for verdict, _ in expected]

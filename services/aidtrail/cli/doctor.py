@@ -163,7 +163,10 @@ def views(opened: Backends) -> Iterator[Finding]:
     if ahead := ahead_of_log(positions, ends):
         yield Finding("fail", "views", ahead)
         return
-    lag = sum(ends[partition] - at for partition, at in positions.items() if _has_entries(opened, partition, at, ends[partition]))
+    behind = {partition: at for partition, at in positions.items() if at < ends[partition]}
+    if "READ" in _operations(opened.log, opened.topics.recorded):
+        behind = {partition: at for partition, at in behind.items() if _has_entries(opened, partition, at, ends[partition])}
+    lag = sum(ends[partition] - at for partition, at in behind.items())
     yield Finding("ok" if lag == 0 else "warn", "lag", f"{lag:,} entries to project" + ("" if lag == 0 else ": is a projector running?"))
     if counts["parked"]:
         yield Finding("fail", "parked", f"{counts['parked']:,} donations: install a release that folds them, 'aidtrail project --unpark'")
@@ -172,9 +175,9 @@ def views(opened: Backends) -> Iterator[Finding]:
 
 
 def _has_entries(opened: Backends, partition: int, at: int, end: int) -> bool:
-    """Whether a partition has any from an offset on: others' transactions leave markers, which are none."""
+    """Whether a partition has any from an offset on, for who may read it: others' transactions leave markers, which are none."""
     with closing(opened.log.reader(opened.topics.recorded)) as reader:
-        reader.assign({partition: min(at, end)})
+        reader.assign({partition: at})
         return any(up_to(reader, opened.topics.recorded, partition, end, max_records=1, patience_seconds=READ_SECONDS))
 
 
