@@ -101,7 +101,7 @@ def test_every_sql_panel_runs_on_the_views_and_reads_nothing_else(name: str, dat
         connection.autocommit = True
         schema.prepare(connection, 4)
         for query in [target["rawSql"] for target in targets(name) if "rawSql" in target]:
-            tables = set(re.findall(r"\b(?:FROM|JOIN) ([\w.]+)", query))
+            tables = set(re.findall(r"\b(?:FROM|JOIN) ([\w.]+)\b(?!\()", query))  # what is called is a function
             assert tables <= {f"live.{table}" for table in (*schema.TABLES, "audits")}, query
             try:
                 connection.execute(interpolated_sql(query).encode())

@@ -312,7 +312,8 @@ DONATIONS: dict[str, list[Panel]] = {
             "Requests that a mechanism has not decided, the oldest first.",
             """SELECT mechanism_id AS "mechanism", donation_id AS "donation", approval_id AS "request", requested_for AS "for",
             requested_on,
-            requested::text, approvals || ' of ' || approvals_required AS "signatures" FROM live.approvals
+            (SELECT string_agg(value || ' ' || key, ', ' ORDER BY key) FROM jsonb_each_text(requested)) AS "requested",
+            approvals || ' of ' || approvals_required AS "signatures" FROM live.approvals
             WHERE state = 'pending' ORDER BY requested_on LIMIT 100""",
         ),
         rows(
@@ -334,7 +335,8 @@ DONATIONS: dict[str, list[Panel]] = {
         rows(
             "Approvals that expire",
             "Granted, of donations that are not paid out; the next to expire first.",
-            """SELECT donation_id AS "donation", approval_id AS "approval", mechanism_id AS "mechanism", valid_until, granted::text
+            """SELECT donation_id AS "donation", approval_id AS "approval", mechanism_id AS "mechanism", valid_until,
+            (SELECT string_agg(value || ' ' || key, ', ' ORDER BY key) FROM jsonb_each_text(granted)) AS "granted"
             FROM live.approvals JOIN live.donations USING (donation_id)
             WHERE state = 'granted' AND valid_until > now() AND disbursement <> 'full'
             AND headline NOT IN ('closed', 'withdrawn', 'expired') ORDER BY valid_until LIMIT 100""",
