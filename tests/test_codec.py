@@ -21,7 +21,7 @@ from pydantic.fields import FieldInfo
 
 from aidtrail import avro, codec, contract
 from aidtrail.avro import long
-from aidtrail.domain.events import DONATION_EVENTS, EVENTS, Event, LedgerStamp
+from aidtrail.domain.events import DONATION_EVENTS, EVENTS, PLAIN, Event, LedgerStamp
 from aidtrail.errors import MalformedError, UndecodableError
 
 EXAMPLES = {path.stem: codec.from_json(path.read_bytes()) for path in sorted((contract.FOLDER / "examples").glob("*.json"))}
@@ -450,7 +450,6 @@ def evidence(sha256: str) -> list[dict[str, object]]:
     return [{"kind": "letter", "sha256": sha256}]
 
 
-PLAIN = "text without control or other unprintable characters"
 WHOLE = "a whole number, or an amount as a string"
 DIGITS = "an amount as a string of digits"
 

@@ -119,5 +119,4 @@ def expected_by(error: Mapping[str, Any], patterns: Mapping[str, str]) -> str:
         pattern = str(error["ctx"]["pattern"])
         return patterns.get(pattern, f"text that matches {pattern}")
     message = str(error["msg"]).removeprefix("Value error, ")
-    message = re.sub(r"^text must not hold ", "text without ", re.sub(r"^text must be ", "text ", message))
     return PLAIN.get(error["type"]) or re.sub(r"^[A-Z][a-z]+ should (be|have) ", "", message)

@@ -15,12 +15,16 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, 
 
 from aidtrail.domain.money import Money
 
+COMPOSED = "text in Unicode normal form C"
+PLAIN = "text without control or other unprintable characters"
+"""What is expected of a text where it is something else."""
+
 
 def _plain(text: str) -> str:
     if not text.isascii() and unicodedata.normalize("NFC", text) != text:
-        raise ValueError("text must be in Unicode normal form C")
+        raise ValueError(COMPOSED)
     if not text.isprintable():
-        raise ValueError("text must not hold control or other unprintable characters")
+        raise ValueError(PLAIN)
     return text
 
 
