@@ -276,6 +276,30 @@ def test_a_killed_broker_costs_no_acknowledged_record(mortal: Broker, topic: str
         part.close()
 
 
+def test_what_a_member_commits_while_the_broker_is_away_is_seen_by_lag_tools_once_it_is_back(mortal: Broker, topic: str) -> None:
+    log = KafkaLog(mortal.addresses)
+    log.create_topic(topic, 2)
+    member = log.join(topic, topic)
+    assert eventually(lambda: member.owned() == {0, 1})
+    member.commit({0: 3})
+    assert eventually(lambda: bool(member.owned()) and log.committed(topic, topic) == {0: 3})
+    mortal.kill()
+    member.commit({0: 5, 1: 7})
+    polls = iter(range(100))
+    assert eventually(lambda: bool(member.owned()) and next(polls) >= 30, 60)
+    mortal.start()
+
+    def committed() -> bool:
+        member.owned()
+        with suppress(UnavailableError):
+            return log.committed(topic, topic) == {0: 5, 1: 7}
+        return False
+
+    assert eventually(committed)
+    member.close()
+    log.close()
+
+
 def test_an_append_that_a_hanging_broker_does_not_acknowledge_is_unknown_and_the_next_appender_goes_on(mortal: Broker, topic: str) -> None:
     log = KafkaLog(mortal.addresses, delivery_timeout_seconds=2)
     log.create_topic(topic, 1)
