@@ -152,7 +152,7 @@ def live_build(connection: Connection) -> str | None:
 
 
 def go_live(connection: Connection, build: str) -> None:
-    """Make `build` the live one, in one transaction. Projectors notice at their next batch, and go on in it."""
+    """Make `build` the live one, in one transaction. Projectors notice at their next turn, and go on in it."""
     with connection.transaction():
         found = require_build(connection, build)
         if found.startswith(AS_OF):
