@@ -6,6 +6,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from aidtrail import codec
 from aidtrail.audit.rebuild import rebuild
@@ -53,6 +54,26 @@ def test_a_projector_that_is_idle_tells_an_outage_of_the_database(tmp_path: Path
     with pytest.raises(UnavailableError, match="PostgreSQL went away"):
         pipeline._projector.turn()
     pipeline.close()
+
+
+def test_a_database_that_takes_no_writes_for_now_is_an_outage(tmp_path: Path, database_url: str) -> None:
+    """So it is at a server that is no longer the first, or not yet."""
+    pipeline = Pipeline(database_url, tmp_path, partitions=1)
+    pipeline._projector.reset()
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        read_only = sql.SQL("ALTER DATABASE {} SET default_transaction_read_only TO {}")
+        name = sql.Identifier(connection.info.dbname)
+        connection.execute(read_only.format(name, sql.SQL("on")))
+        with pytest.raises(UnavailableError, match="read-only transaction"):
+            pipeline._projector.turn()
+        pipeline._projector.reset()
+        connection.execute("SET default_transaction_read_only TO off")
+        connection.execute(read_only.format(name, sql.SQL("off")))
+
+    pipeline.submit([Acts(NAMES[0]).announced()])
+    pipeline.close()
+
+    assert outcomes(database_url, 0) == [("admitted", NAMES[0])]
 
 
 def head_of(log: MemoryLog, donation_id: str) -> Head:

@@ -308,7 +308,8 @@ class PostgresReader:
 
     def _connect(self) -> None:
         self._connection = _connect(self._conninfo)
-        self._connection.execute(f"LISTEN {CHANNEL}")
+        with _outages():
+            self._connection.execute(f"LISTEN {CHANNEL}")
 
     def _drop(self) -> None:
         if self._connection is not None:

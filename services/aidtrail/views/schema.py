@@ -46,12 +46,12 @@ def connect(conninfo: str) -> Connection:
 
 @contextmanager
 def outages() -> Iterator[None]:
-    """Turns a lost connection into UnavailableError."""
+    """Turns a lost connection into UnavailableError; and a server that takes no writes: after a failover another one is the first."""
     try:
         yield
     except psycopg.errors.ProgramLimitExceeded:  # it is the value: to try again cannot help
         raise
-    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+    except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction) as error:
         raise UnavailableError(f"PostgreSQL went away: {' '.join(str(error).split())}") from None
 
 
