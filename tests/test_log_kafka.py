@@ -158,6 +158,34 @@ def test_what_a_producer_compressed_is_read(kafka_broker: str, topic: str, compr
     log.close()
 
 
+def test_a_transaction_holds_nobody_up_and_what_it_aborts_is_read_all_the_same(kafka_broker: str, topic: str) -> None:
+    log = KafkaLog([kafka_broker])
+    log.create_topic(topic, 1)
+    reader, appender = log.reader(topic), log.appender()
+    reader.assign({0: 0})
+    hanging = Producer({"bootstrap.servers": kafka_broker, "transactional.id": topic})
+    hanging.init_transactions(20)
+    hanging.begin_transaction()
+    hanging.produce(topic, key=b"D-1", value=b"in a transaction", partition=0)
+    assert hanging.flush(20) == 0
+    appender.append([Draft(topic, 0, b"D-1", b"after it")])
+    seen: list[bytes | None] = []
+
+    def read(count: int) -> bool:
+        seen.extend(record.value for record in reader.poll(10, 0.2).get(0, []))
+        return len(seen) >= count
+
+    assert eventually(lambda: read(2)), "nobody waits for the end of the transaction"
+    hanging.abort_transaction(20)
+    reader.assign({0: 0})
+    assert eventually(lambda: read(4))
+
+    assert seen == [b"in a transaction", b"after it"] * 2
+    appender.close()
+    reader.close()
+    log.close()
+
+
 def test_a_batch_that_cannot_be_read_is_named_each_time_with_what_to_do(
     kafka_broker: str, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
