@@ -13,7 +13,6 @@ from collections.abc import Collection, Iterable
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import psycopg
 

@@ -49,7 +49,8 @@ def test_a_projector_that_is_idle_goes_on_in_the_build_that_goes_live(tmp_path: 
 
 def test_a_projector_that_is_idle_tells_an_outage_of_the_database(tmp_path: Path, database_url: str) -> None:
     pipeline = Pipeline(database_url, tmp_path, partitions=1)
-    rows(database_url, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")
+    others = "datname = current_database() AND pid <> pg_backend_pid()"
+    rows(database_url, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}")  # noqa: S608
 
     with pytest.raises(UnavailableError, match="PostgreSQL went away"):
         pipeline._projector.turn()

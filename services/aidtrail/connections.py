@@ -5,10 +5,10 @@ from typing import Any
 GONE_SECONDS = 30
 """After which an end that acknowledges nothing is gone: longer than a network takes to find another way.
 
-Tried in a network namespace, with an address that was taken away. Of the server: who waited for an answer, and who asked just after, was told
-after 30 s, and an idle connection was found ended; without these settings nobody was told within the 40 s of the trial. Of a client: the
-server let go of its row and advisory locks after 33 s; without, not within the 90 s of the trial. Not tried: two machines, and a proxy or
-server that hangs while its kernel acknowledges: nothing here notices that.
+Tried in a network namespace, with an address that was taken away. Of the server: who waited for an answer, and who asked just after, was
+told after 30 s, and an idle connection was found ended; without these settings nobody was told within the 40 s of the trial. Of a client:
+the server let go of its row and advisory locks after 33 s; without, not within the 90 s of the trial. Not tried: two machines, and a proxy
+or server that hangs while its kernel acknowledges: nothing here notices that.
 """
 CONNECTION: dict[str, Any] = {
     "connect_timeout": 10,
@@ -20,5 +20,5 @@ CONNECTION: dict[str, Any] = {
     "options": f"-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=4 -c tcp_user_timeout={GONE_SECONDS}s",
     "application_name": "aidtrail",
 }
-"""By default a connection to a machine that vanished ends after two hours where nothing is sent, after a quarter of an hour where something
-is."""
+"""By default a connection to a machine that vanished ends after two hours where nothing is sent, after a quarter of an hour where
+something is."""
