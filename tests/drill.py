@@ -13,7 +13,6 @@ from collections.abc import Collection, Iterable
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import psycopg
 
@@ -96,19 +95,20 @@ class Drill:
         subprocess.run(command, env=self.seen.deployment.environment("projector"), capture_output=True, timeout=120, check=True)
 
     def forge(self) -> None:
-        """An entry that chains perfectly and says something else than was submitted. Requires that no ledger runs and nothing waits."""
+        """An entry that chains perfectly and says something else than was submitted, at the end of time: no rule foresees what is due after
+        it. The donation goes on up to its approval. Requires that no ledger runs and nothing waits."""
         now = datetime.now(UTC)
-        event: Any = lived(story(now)[0].event(1, now), "KRCS-FORGED-01", 1)
+        event, *others = (lived(step.event(number, now), "KRCS-FORGED-01", 1) for number, step in enumerate(story(now)[:5], start=1))
         partition = partition_of(b"KRCS-FORGED-01", 4)
         with psycopg.connect(self.seen.views) as connection:
             ((tail,),) = connection.execute("SELECT last_outcome_sha256 FROM live.positions WHERE partition = %s", (partition,)).fetchall()
         with Producer(self.seen.log, TOPICS) as producer:
-            (appended,) = producer.submit([event])
+            appended = producer.submit([event, *others])[0]
         registry_offset = self.seen.log.end_offsets(TOPICS.registry)[0] - 1
-        plain = codec.encode(event.model_copy(update={"purpose": "something else"}))
+        plain = codec.encode(event.model_copy(update={"valid_until": None}))
         stamp = LedgerStamp(
             version=1, submitted_offset=appended.offset, previous_outcome_sha256=tail, previous_sha256=NO_HEAD.sha256, rules=1,
-            recorded_at=datetime.fromtimestamp(appended.timestamp / 1000, UTC), registry_offset=registry_offset,
+            recorded_at=datetime(9999, 12, 31, tzinfo=UTC), registry_offset=registry_offset,
         )  # fmt: skip
         appender = self.seen.log.appender()
         appender.append([Draft(TOPICS.recorded, partition, b"KRCS-FORGED-01", codec.stamped(plain, codec.read(plain)[1], stamp))])
@@ -195,7 +195,8 @@ def main() -> int:
         drill.start(ledger)
         assert eventually(seen.is_projected, 60)
         seen.audit("replay")
-        drill.fires("an entry is forged that chains", "AidtrailReplayDiffers")
+        drill.fires("an entry is forged that chains", "AidtrailReplayDiffers", "AidtrailCannotBeRuled")
+        drill.ends("after a while", "AidtrailCannotBeRuled")
     return exit_code(drill.fired, drill.ended)
 
 

@@ -1,9 +1,9 @@
-"""Connections to the views end when the server is gone without a word, and when a question takes too long."""
+"""Connections to PostgreSQL end when the other end is gone without a word, and when a question takes too long."""
 
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psycopg
@@ -12,6 +12,7 @@ import pytest
 from aidtrail.gateway import local, problems, state
 from aidtrail.gateway.state import Gateway
 from aidtrail.log.memory import MemoryLog
+from aidtrail.log.postgres import _connect
 from aidtrail.views import schema
 from tests.pipeline import TOPICS
 
@@ -56,6 +57,22 @@ IN_FORCE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4, "TCP_USER_
 def test_a_service_notices_that_the_server_is_gone_without_a_word(over_tcp: str) -> None:
     with schema.connect(over_tcp) as connection:
         assert settings(connection) == IN_FORCE
+
+
+def test_so_does_who_appends_to_the_log_or_reads_it(over_tcp: str) -> None:
+    with _connect(over_tcp) as connection:
+        assert settings(connection) == IN_FORCE
+
+
+@pytest.mark.parametrize("connect", [schema.connect, _connect])
+def test_the_server_notices_that_a_client_is_gone_without_a_word(connect: Callable[[str], schema.Connection], database_url: str) -> None:
+    names = ("tcp_keepalives_idle", "tcp_keepalives_interval", "tcp_keepalives_count", "tcp_user_timeout")
+    with connect(database_url) as connection:
+        rows = connection.execute("SELECT name, reset_val::integer FROM pg_settings WHERE name = ANY(%s)", (list(names),)).fetchall()
+
+    assert dict(rows) == {
+        "tcp_keepalives_idle": 10, "tcp_keepalives_interval": 5, "tcp_keepalives_count": 4, "tcp_user_timeout": 30_000,
+    }  # fmt: skip
 
 
 def gateway(views: str, home: Path) -> Gateway:

@@ -61,6 +61,39 @@ def test_a_ledger_builds_a_damaged_store_anew_and_answers_all(tmp_path: Path) ->
     assert (found.entries, found.equal, found.differing) == (1000, 1000, 0)
 
 
+@pytest.mark.parametrize(
+    ("table", "column", "place"),
+    [("entries", "value", 0), ("entries", "value", 40), ("entries", "value", -30), ("entries", "submission_sha256", 1),
+     ("position", "last_outcome_sha256", 1)],
+)  # fmt: skip
+def test_one_wrong_bit_in_what_the_store_keeps_makes_no_entry_void(table: str, column: str, place: int, tmp_path: Path) -> None:
+    """SQLite has no checksums. A head or tail that is not the log's made all void that the ledger appended from there on."""
+    lives = [Acts(f"KRCS-2026-{number:04}") for number in range(2)]
+    log = MemoryLog()
+    TOPICS.create(log, 1)
+    with Producer(log, TOPICS) as producer:
+        producer.register(registry_events())
+        producer.submit([acts.announced() for acts in lives])
+    with closing(Ledger(log, TOPICS, tmp_path, group="before")) as before:
+        drain(before, lambda: True)
+    (path,) = tmp_path.glob("*.sqlite")
+    with closing(sqlite3.connect(path)) as store, store:
+        (kept,) = store.execute(f"SELECT {column} FROM {table}").fetchone()  # noqa: S608
+        wrong = bytearray(kept)
+        wrong[place] ^= 1
+        store.execute(f"UPDATE {table} SET {column} = ? WHERE {column} = ?", (bytes(wrong), kept))  # noqa: S608
+    with Producer(log, TOPICS) as producer:
+        producer.submit([acts.confirmed() for acts in lives])
+    with closing(Ledger(log, TOPICS, tmp_path, group="after")) as after:
+        with pytest.raises(UnavailableError, match=r"was damaged .* built anew from the log"):
+            drain(after, lambda: True)
+        after.reset()
+        drain(after, lambda: True)
+    found = replay(log, TOPICS)
+
+    assert (found.entries, found.equal, found.void.total()) == (4, 4, 0)
+
+
 @pytest.mark.parametrize("use", ["entries", "add"])
 def test_after_damage_a_store_is_empty_and_keeps_what_it_is_given(tmp_path: Path, use: str) -> None:
     with closing(LedgerStore(tmp_path, "recorded", 0)) as store:

@@ -158,6 +158,34 @@ def test_what_a_producer_compressed_is_read(kafka_broker: str, topic: str, compr
     log.close()
 
 
+def test_a_transaction_holds_nobody_up_and_what_it_aborts_is_read_all_the_same(kafka_broker: str, topic: str) -> None:
+    log = KafkaLog([kafka_broker])
+    log.create_topic(topic, 1)
+    reader, appender = log.reader(topic), log.appender()
+    reader.assign({0: 0})
+    hanging = Producer({"bootstrap.servers": kafka_broker, "transactional.id": topic})
+    hanging.init_transactions(20)
+    hanging.begin_transaction()
+    hanging.produce(topic, key=b"D-1", value=b"in a transaction", partition=0)
+    assert hanging.flush(20) == 0
+    appender.append([Draft(topic, 0, b"D-1", b"after it")])
+    seen: list[bytes | None] = []
+
+    def read(count: int) -> bool:
+        seen.extend(record.value for record in reader.poll(10, 0.2).get(0, []))
+        return len(seen) >= count
+
+    assert eventually(lambda: read(2)), "nobody waits for the end of the transaction"
+    hanging.abort_transaction(20)
+    reader.assign({0: 0})
+    assert eventually(lambda: read(4))
+
+    assert seen == [b"in a transaction", b"after it"] * 2
+    appender.close()
+    reader.close()
+    log.close()
+
+
 def test_a_batch_that_cannot_be_read_is_named_each_time_with_what_to_do(
     kafka_broker: str, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -274,6 +302,30 @@ def test_a_killed_broker_costs_no_acknowledged_record(mortal: Broker, topic: str
     assert sorted(seen) == sorted(acknowledged)
     for part in (appender, reader, member, log):
         part.close()
+
+
+def test_what_a_member_commits_while_the_broker_is_away_is_seen_by_lag_tools_once_it_is_back(mortal: Broker, topic: str) -> None:
+    log = KafkaLog(mortal.addresses)
+    log.create_topic(topic, 2)
+    member = log.join(topic, topic)
+    assert eventually(lambda: member.owned() == {0, 1})
+    member.commit({0: 3})
+    assert eventually(lambda: bool(member.owned()) and log.committed(topic, topic) == {0: 3})
+    mortal.kill()
+    member.commit({0: 5, 1: 7})
+    polls = iter(range(100))
+    assert eventually(lambda: bool(member.owned()) and next(polls) >= 30, 60)
+    mortal.start()
+
+    def committed() -> bool:
+        member.owned()
+        with suppress(UnavailableError):
+            return log.committed(topic, topic) == {0: 5, 1: 7}
+        return False
+
+    assert eventually(committed)
+    member.close()
+    log.close()
 
 
 def test_an_append_that_a_hanging_broker_does_not_acknowledge_is_unknown_and_the_next_appender_goes_on(mortal: Broker, topic: str) -> None:

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from aidtrail.errors import AppendUnknownError, UnavailableError
-from aidtrail.log import FETCH_BYTES, Draft, Record
+from aidtrail.log import FETCH_BYTES, Draft, Record, postgres
 from aidtrail.log.postgres import PostgresLog
 from tests.waiting import eventually
 
@@ -108,6 +108,29 @@ def test_a_reader_and_a_log_connect_again_after_their_connections_were_cut(datab
     assert log.end_offsets(topic) == {0: 1}
     for part in (appender, reader, log):
         part.close()
+
+
+def test_a_connection_that_is_lost_as_soon_as_it_is_made_is_an_outage_to_its_reader(
+    database_url: str, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = PostgresLog(database_url)
+    log.create_topic(topic, 1)
+    reader = log.reader(topic)
+    reader.assign({0: 0})
+    reader._drop()
+    lost = postgres._connect(database_url)
+    lost.close()
+    with monkeypatch.context() as patch:
+        patch.setattr(postgres, "_connect", lambda _: lost)
+
+        with pytest.raises(UnavailableError):
+            reader.end_offsets()
+        assert reader.poll(10, 0.0) == {}
+
+    assert reader.poll(10, 0.0) == {}
+    assert reader.end_offsets() == {0: 0}
+    reader.close()
+    log.close()
 
 
 def test_an_append_whose_connection_is_cut_is_unknown(database_url: str, topic: str) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from aidtrail import codec
 from aidtrail.audit.rebuild import rebuild
@@ -13,6 +14,7 @@ from aidtrail.audit.replay import replay
 from aidtrail.chain import Head, read_entry
 from aidtrail.domain import events as e
 from aidtrail.domain.rules import RULES_VERSION
+from aidtrail.errors import UnavailableError
 from aidtrail.ledger import Ledger
 from aidtrail.log import Draft, partition_of
 from aidtrail.log.memory import MemoryLog
@@ -27,6 +29,52 @@ from tests.replaying import forge
 PARTITIONS = 2
 NAMES = [f"KRCS-2026-{number:04d}" for number in range(60)]
 HERE, THERE = ([name for name in NAMES if partition_of(name.encode(), PARTITIONS) == home] for home in range(PARTITIONS))
+
+
+def test_a_projector_that_is_idle_goes_on_in_the_build_that_goes_live(tmp_path: Path, database_url: str) -> None:
+    """The build stands where it was made: nobody would see what came since, until more comes."""
+    pipeline = Pipeline(database_url, tmp_path, partitions=1)
+    pipeline.submit([Acts(NAMES[0]).announced()])
+    compared = rebuild(pipeline.log, TOPICS, database_url)
+    pipeline.submit([Acts(NAMES[1]).announced()])
+    with schema.connect(database_url) as connection:
+        schema.go_live(connection, compared.build)
+
+    for _ in range(3):
+        pipeline._projector.turn()
+    pipeline.close()
+
+    assert outcomes(database_url, 0) == [("admitted", NAMES[0]), ("admitted", NAMES[1])]
+
+
+def test_a_projector_that_is_idle_tells_an_outage_of_the_database(tmp_path: Path, database_url: str) -> None:
+    pipeline = Pipeline(database_url, tmp_path, partitions=1)
+    others = "datname = current_database() AND pid <> pg_backend_pid()"
+    rows(database_url, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}")  # noqa: S608
+
+    with pytest.raises(UnavailableError, match="PostgreSQL went away"):
+        pipeline._projector.turn()
+    pipeline.close()
+
+
+def test_a_database_that_takes_no_writes_for_now_is_an_outage(tmp_path: Path, database_url: str) -> None:
+    """So it is at a server that is no longer the first, or not yet."""
+    pipeline = Pipeline(database_url, tmp_path, partitions=1)
+    pipeline._projector.reset()
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        read_only = sql.SQL("ALTER DATABASE {} SET default_transaction_read_only TO {}")
+        name = sql.Identifier(connection.info.dbname)
+        connection.execute(read_only.format(name, sql.SQL("on")))
+        with pytest.raises(UnavailableError, match="read-only transaction"):
+            pipeline._projector.turn()
+        pipeline._projector.reset()
+        connection.execute("SET default_transaction_read_only TO off")
+        connection.execute(read_only.format(name, sql.SQL("off")))
+
+    pipeline.submit([Acts(NAMES[0]).announced()])
+    pipeline.close()
+
+    assert outcomes(database_url, 0) == [("admitted", NAMES[0])]
 
 
 def head_of(log: MemoryLog, donation_id: str) -> Head:

@@ -244,7 +244,10 @@ def test_nothing_is_due_where_no_projector_has_run_yet(office: Office) -> None:
     assert office.timekeeper().turn() == 0
 
 
-def test_a_donation_that_cannot_be_folded_keeps_no_other_from_expiring(approved: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [FoldError, ValueError])
+def test_a_donation_that_cannot_be_folded_keeps_no_other_from_expiring(
+    error: type[Exception], approved: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
     other = Acts("KRCS-2026-0002")
     approved.submit(other.announced())
     approved.rule_and_project()
@@ -252,7 +255,7 @@ def test_a_donation_that_cannot_be_folded_keeps_no_other_from_expiring(approved:
 
     def fold(donation: Donation | None, event: Event) -> Donation:
         if event.meta.donation_id == approved.acts.donation_id:
-            raise FoldError("a fault in the fold")
+            raise error("a fault in the fold")
         return apply(donation, event)
 
     monkeypatch.setattr(timekeeper, "apply", fold)

@@ -337,7 +337,8 @@ _STEP = {step: metrics.STEP_SECONDS.labels("ledger", step) for step in ("poll", 
 
 for _outcome in ("admitted", "refused"):
     metrics.SUBMISSIONS_RULED.labels(_outcome)
-metrics.REFUSALS.labels("undecodable")  # Prometheus sees an increase only of what it knew before
+for _reason in ("undecodable", CANNOT_BE_FOLDED, CANNOT_BE_RULED):
+    metrics.REFUSALS.labels(_reason)  # Prometheus sees an increase only of what it knew before
 
 
 def _count(outcomes: Sequence[Outcome]) -> None:

@@ -1,7 +1,8 @@
 """What a ledger knows of one partition, on local disk: a cache that can be deleted at any time and is rebuilt from the log.
 
 It keeps the entries themselves, by donation, and no other form of them: an account is always the fold of its entries, so there is nothing
-that could disagree with the log after an upgrade. SQLite in WAL mode: a killed process leaves the last committed batch.
+that could disagree with the log after an upgrade. SQLite in WAL mode: a killed process leaves the last committed batch. Each row has a
+checksum, for SQLite keeps none: a ledger that goes on from a wrong head writes what is void for everybody else.
 """
 
 import fcntl
@@ -10,13 +11,14 @@ import sqlite3
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
 from aidtrail.chain import NO_TAIL, Tail
 from aidtrail.errors import UnavailableError
 
-FORMAT = 2
+FORMAT = 3
 """Raised when the tables change; a file of another format is deleted."""
 
 
@@ -69,24 +71,34 @@ class LedgerStore:
             raise
 
     def position(self) -> Position:
-        query = "SELECT next_offset, last_value_sha256, last_submitted_offset, last_outcome_sha256, clock FROM position"
+        query = "SELECT next_offset, last_value_sha256, last_submitted_offset, last_outcome_sha256, clock, checksum FROM position"
         with self._using():
             row = self._db.execute(query).fetchone()
-        return Position(row[0], row[1], Tail(row[2], row[3]), row[4]) if row else START
+            if row is None:
+                return START
+            position = Position(row[0], row[1], Tail(row[2], row[3]), row[4])
+            _require(row[5] == _checksum_of_position(position))
+        return position
 
     def entries(self, donation_id: str) -> list[Row]:
         """The donation's entries that count, in log order."""
-        query = 'SELECT donation_id, "offset", submission_sha256, value FROM entries WHERE donation_id = ? ORDER BY "offset"'
+        query = 'SELECT donation_id, "offset", submission_sha256, value, checksum FROM entries WHERE donation_id = ? ORDER BY "offset"'
+        found = []
         with self._using():
-            return [Row(*row) for row in self._db.execute(query, (donation_id,))]
+            for *fields, checksum in self._db.execute(query, (donation_id,)):
+                found.append(Row._make(fields))
+                _require(checksum == _checksum(found[-1]))
+        return found
 
     def add(self, rows: Iterable[Row], position: Position) -> None:
         """Keep these entries and the position after them, or neither."""
         with self._using(), self._db:
             self._db.execute("BEGIN")
             # In the table's own order: what concerns one donation goes to one page of it.
-            self._db.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?)", sorted(rows))
-            self._db.execute("INSERT OR REPLACE INTO position VALUES (1, ?, ?, ?, ?, ?)", (*position[:2], *position.tail, position.clock))
+            summed = [(*row, _checksum(row)) for row in sorted(rows)]
+            self._db.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?)", summed)
+            fields = (*position[:2], *position.tail, position.clock, _checksum_of_position(position))
+            self._db.execute("INSERT OR REPLACE INTO position VALUES (1, ?, ?, ?, ?, ?, ?)", fields)
 
     def clear(self) -> None:
         self._delete()
@@ -136,12 +148,12 @@ class LedgerStore:
         if found not in (0, FORMAT):
             raise _OtherFormatError
         self._db.execute(
-            'CREATE TABLE IF NOT EXISTS entries (donation_id TEXT, "offset" INTEGER, submission_sha256 BLOB, value BLOB,'
+            'CREATE TABLE IF NOT EXISTS entries (donation_id TEXT, "offset" INTEGER, submission_sha256 BLOB, value BLOB, checksum BLOB,'
             ' PRIMARY KEY (donation_id, "offset")) WITHOUT ROWID'
         )
         self._db.execute(
             "CREATE TABLE IF NOT EXISTS position (one INTEGER PRIMARY KEY CHECK (one = 1), next_offset INTEGER, last_value_sha256 BLOB,"
-            " last_submitted_offset INTEGER, last_outcome_sha256 BLOB, clock INTEGER)"
+            " last_submitted_offset INTEGER, last_outcome_sha256 BLOB, clock INTEGER, checksum BLOB)"
         )
         self._db.execute(f"PRAGMA user_version = {FORMAT}")
 
@@ -150,10 +162,28 @@ class _OtherFormatError(sqlite3.DatabaseError):
     """The file is of another release."""
 
 
+class _ChecksumError(sqlite3.DatabaseError):
+    """A row is not what was written."""
+
+
+def _require(equal: bool) -> None:
+    if not equal:
+        raise _ChecksumError("a checksum differs")
+
+
+def _checksum(row: Row) -> bytes:
+    return sha256(f"{row.donation_id} {row.offset} ".encode() + row.submission_sha256 + row.value).digest()
+
+
+def _checksum_of_position(position: Position) -> bytes:
+    numbers = f"{position.next_offset} {position.tail.submitted_offset} {position.clock} "
+    return sha256(numbers.encode() + position.last_value_sha256 + position.tail.sha256).digest()
+
+
 def _is_damage(error: sqlite3.DatabaseError) -> bool:
     """Of the file itself, not of the disk that it is on."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the lowest byte says what kind of error it is
-    return isinstance(error, _OtherFormatError) or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    return isinstance(error, _OtherFormatError | _ChecksumError) or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def _unusable(path: Path, error: Exception) -> UnavailableError:

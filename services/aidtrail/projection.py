@@ -168,6 +168,12 @@ class Projection:
             while len(self._accounts) > max(self._max_accounts, len(folded)):
                 self._accounts.popitem(last=False)
 
+    def rest(self) -> None:
+        """As `settle`, for who has nothing to project: raises what writing a batch would, when another build has gone live or the database
+        has gone away."""
+        self.settle()
+        self._writer.require_live()
+
     def close(self) -> None:
         """Wait for the batch under way, whatever becomes of it, and close the writer. Never raises."""
         self._thread.shutdown()

@@ -21,7 +21,7 @@ PUBLISH_SECONDS = 1.0
 
 
 class Projector:
-    """The loop. Follows the live build: when another goes live, it notices at its next batch and goes on in that one."""
+    """The loop. Follows the live build: when another goes live, it notices at its next turn and goes on in that one."""
 
     name = "projector"
 
@@ -83,7 +83,7 @@ class Projector:
         if records:
             projected = projection.project(records)
         else:
-            projection.settle()
+            projection.rest()
             # All that was read is written; a transaction's marker, which is never delivered, is no lag.
             projected, written = 0, {number: at for number, at in self._reader.positions().items() if number in self._mine}
             self._watch.look()

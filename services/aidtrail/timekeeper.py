@@ -20,7 +20,7 @@ from aidtrail import codec, metrics
 from aidtrail.domain.donation import Deadline, deadlines
 from aidtrail.domain.events import Actor, ApprovalExpired, Event, Meta, PledgeExpired, Source
 from aidtrail.domain.fold import apply
-from aidtrail.errors import AppendUnknownError, FoldError, UnavailableError
+from aidtrail.errors import AppendUnknownError, UnavailableError
 from aidtrail.log import Log
 from aidtrail.producer import Producer
 from aidtrail.service import Watch
@@ -131,12 +131,13 @@ class Timekeeper:
 
     def _due_of(self, donation_id: str, until: datetime) -> list[Event]:
         assert self._reader is not None
+        rows = self._reader.history(donation_id)
         donation = None
         try:
-            for row in self._reader.history(donation_id):
+            for row in rows:
                 if row.outcome == "admitted" and row.event is not None:
                     donation = apply(donation, row.event)
-        except FoldError:  # the projector has parked it and says so; the others go on
+        except Exception:  # whatever a fold raises: the projector has parked it and says so; the others go on
             return []
         if donation is None:
             return []

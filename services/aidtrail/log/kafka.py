@@ -429,7 +429,7 @@ class KafkaMembership:
                     self._leave()
                     self._consumer = self._open()
                     self._subscribe()
-                self._publish(self._consumer.commit_async)
+                self._publish(partial(self._consumer.commit_async, callback=self._committed))
                 self._consumer.poll(timeout_ms=MEMBERSHIP_POLL_MS)
                 self._owned = frozenset(at.partition for at in self._consumer.assignment())
                 self._ask_again_if_left_out()
@@ -463,10 +463,17 @@ class KafkaMembership:
             self._subscribe()
 
     def _publish(self, commit: Callable[[dict[Any, Any]], object]) -> None:
+        """Of partitions that are another member's now, the other says how far they are."""
         with self._lock:
-            offsets, self._to_commit = self._to_commit, {}
+            offsets = {number: self._to_commit.pop(number) for number in self._owned & self._to_commit.keys()}
         if offsets:
             commit({TopicPartition(self._topic, number): OffsetAndMetadata(offset, "", -1) for number, offset in offsets.items()})
+
+    def _committed(self, offsets: Mapping[Any, Any], response: object) -> None:
+        """What the broker did not take is told again: where nothing more is read, nobody would tell it later."""
+        if isinstance(response, Exception):
+            with self._lock:
+                self._to_commit = {at.partition: told.offset for at, told in offsets.items()} | self._to_commit
 
 
 class _Pause(ConsumerRebalanceListener):  # type: ignore[misc] # kafka-python is not followed by the type checker

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import psycopg
 
+from aidtrail.connections import CONNECTION
 from aidtrail.errors import AppendUnknownError, UnavailableError
 from aidtrail.log import FETCH_BYTES, Appended, Draft, Record
 
@@ -307,7 +308,8 @@ class PostgresReader:
 
     def _connect(self) -> None:
         self._connection = _connect(self._conninfo)
-        self._connection.execute(f"LISTEN {CHANNEL}")
+        with _outages():
+            self._connection.execute(f"LISTEN {CHANNEL}")
 
     def _drop(self) -> None:
         if self._connection is not None:
@@ -396,7 +398,7 @@ class PostgresMembership:
 
 def _connect(conninfo: str) -> Connection:
     try:
-        return psycopg.connect(conninfo, autocommit=True, connect_timeout=10, application_name="aidtrail")
+        return psycopg.connect(conninfo, autocommit=True, **CONNECTION)
     except psycopg.OperationalError as error:
         raise UnavailableError(f"PostgreSQL cannot be reached: {_line(error)}. Check AIDTRAIL_LOG, and that the server is up.") from None
 

@@ -14,6 +14,7 @@ from typing import Any, cast
 import psycopg
 from psycopg import sql
 
+from aidtrail import connections
 from aidtrail.errors import UnavailableError, UsageError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -27,24 +28,11 @@ WRITTEN = "aidtrail_written"
 """PostgreSQL's notification at each commit of a batch to the live build."""
 
 Connection = psycopg.Connection[tuple[object, ...]]
-GONE_SECONDS = 30
-"""After which a server that acknowledges nothing is gone: longer than a network takes to find another way.
-
-Tried with an address that was taken away from the server, in a network namespace: who waited for an answer, and who asked just after, was
-told after 30 s, and an idle connection was found ended; without these settings nobody was told within the 40 s of the trial. Not tried: two
-machines, and a proxy or server that hangs while its kernel acknowledges: nothing here notices that.
-"""
 CONNECTION: dict[str, Any] = {
-    "connect_timeout": 10,
-    "keepalives_idle": 10,
-    "keepalives_interval": 5,
-    "keepalives_count": 4,
-    "tcp_user_timeout": GONE_SECONDS * 1000,
-    "options": "-c timezone=UTC -c search_path=live",
-    "application_name": "aidtrail",
+    **connections.CONNECTION,
+    "options": f"{connections.CONNECTION['options']} -c timezone=UTC -c search_path=live",
 }
-"""A table without a schema is the live build's, until somebody says otherwise. By default a connection to a machine that vanished without
-a word ends after two hours where nothing is sent, after a quarter of an hour where something is."""
+"""A table without a schema is the live build's, until somebody says otherwise."""
 
 
 def connect(conninfo: str) -> Connection:
@@ -58,12 +46,12 @@ def connect(conninfo: str) -> Connection:
 
 @contextmanager
 def outages() -> Iterator[None]:
-    """Turns a lost connection into UnavailableError."""
+    """Turns a lost connection into UnavailableError; and a server that takes no writes: after a failover another one is the first."""
     try:
         yield
     except psycopg.errors.ProgramLimitExceeded:  # it is the value: to try again cannot help
         raise
-    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+    except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction) as error:
         raise UnavailableError(f"PostgreSQL went away: {' '.join(str(error).split())}") from None
 
 
@@ -152,7 +140,7 @@ def live_build(connection: Connection) -> str | None:
 
 
 def go_live(connection: Connection, build: str) -> None:
-    """Make `build` the live one, in one transaction. Projectors notice at their next batch, and go on in it."""
+    """Make `build` the live one, in one transaction. Projectors notice at their next turn, and go on in it."""
     with connection.transaction():
         found = require_build(connection, build)
         if found.startswith(AS_OF):

@@ -186,14 +186,19 @@ class Writer:
         Raises FenceLostError, having written nothing, when a position is not what a claim says or another build has gone live.
         """
         with self.transaction(), self._connection.cursor() as cursor:
-            if self._follows_live and schema.live_build(self._connection) != self.build:
-                raise FenceLostError(f"{self.build} is no longer the live build")
+            self.require_live()
             _move(cursor, batch.moves)
             for table, rows in batch.rows.items():
                 if rows:
                     _put(cursor, table, rows)
             if self._follows_live:
                 cursor.execute(_NOTIFY)
+
+    def require_live(self) -> None:
+        """Raises FenceLostError when another build has gone live. Not while another thread is in `write`."""
+        with self._reaching():
+            if self._follows_live and schema.live_build(self._connection) != self.build:
+                raise FenceLostError(f"{self.build} is no longer the live build")
 
     def close(self) -> None:
         self._connection.close()
