@@ -19,9 +19,10 @@ from aidtrail.domain.status import Headline
 from aidtrail.gateway import intake, local, problems, reading, state
 from aidtrail.gateway.app import create
 from aidtrail.gateway.state import Gateway
+from aidtrail.gateway.tokens import Verifier
 from aidtrail.log.memory import MemoryLog
 from aidtrail.routes import ROUTES
-from aidtrail.views.reader import AmountRow, HistoryRow, Reader
+from aidtrail.views.reader import AmountRow, DonationRow, Filters, HistoryRow, Reader
 from tests.acts import ACTORS, Acts, full_life
 from tests.databases import Server
 from tests.pipeline import TOPICS, Pipeline
@@ -281,6 +282,67 @@ def test_a_stream_ends_with_the_rights_of_who_asked_for_it(service: Service, mon
         lines = client.get(f"{path}{'&' if '?' in path else '?'}format=ndjson").text.splitlines()
 
     assert len(lines) == 2
+
+
+class Hours:
+    """A clock that stands still, in seconds since 1970."""
+
+    def __init__(self) -> None:
+        self.now = datetime.now(UTC).timestamp()
+
+    def pass_by(self, hours: float) -> None:
+        self.now += hours * 3600
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def timed(service: Service) -> Iterator[tuple[Service, Hours]]:
+    """Another gateway at the same pipeline, which has a clock of its own."""
+    keys, hours = local.local_verifier(service.home).keys, Hours()
+    verifier = Verifier(local.ISSUER, local.AUDIENCE, keys, ["EdDSA"], now=hours)
+    pipeline = service.pipeline
+    with Served(create(Gateway(lambda: pipeline.log, TOPICS, pipeline.database, verifier), TOPICS)) as served:
+        yield Service(served.url, pipeline, service.home), hours
+
+
+def test_a_feed_ends_with_its_token_and_goes_on_with_the_next(timed: tuple[Service, Hours]) -> None:
+    service, hours = timed
+    service.pipeline.submit_running([Acts("ENDS-2026-0001", NOW).announced()])
+    with service.client("krcs-auditor", Accept="text/event-stream") as client, client.stream("GET", "/v1/entries") as feed:
+        for line in feed.iter_lines():
+            if line.startswith("id: "):
+                last = line.removeprefix("id: ")
+            if line.startswith("data: ") and "ENDS-2026-0001" in line:
+                hours.pass_by(2)
+    service.pipeline.submit_running([Acts("ENDS-2026-0002", NOW).announced()])
+    token = local.issue(service.home, "krcs-auditor", hours=1, now=hours())
+    again = {"Authorization": f"Bearer {token}", "Last-Event-ID": last}
+    with service.client(None, Accept="text/event-stream", **again) as client, client.stream("GET", "/v1/entries") as feed:
+        (entry,) = islice((json.loads(line.removeprefix("data: ")) for line in feed.iter_lines() if line.startswith("data: {")), 1)
+
+    assert entry["donation_id"] == "ENDS-2026-0002"
+
+
+@pytest.mark.parametrize("format", ["csv", "ndjson"])
+def test_a_list_breaks_off_when_its_token_ends_and_does_not_look_whole(
+    timed: tuple[Service, Hours], monkeypatch: pytest.MonkeyPatch, format: str
+) -> None:
+    service, hours = timed
+    service.pipeline.submit_running([Acts(f"ENDS-2026-1{number}-{format.upper()}", NOW).announced() for number in range(3)])
+    monkeypatch.setattr(reading, "MAX_PAGE", 2)
+    read = Reader.donations
+
+    def slowly(reader: Reader, filters: Filters, **more: Any) -> Iterator[DonationRow]:
+        yield from read(reader, filters, **more)
+        hours.pass_by(2)
+
+    monkeypatch.setattr(Reader, "donations", slowly)
+    with service.client("krcs-auditor") as client, client.stream("GET", f"/v1/donations?format={format}") as answer:
+        assert answer.status_code == 200
+        with pytest.raises(httpx.RemoteProtocolError, match="incomplete"):
+            answer.read()
 
 
 def test_a_history_is_told_page_by_page_and_streamed_so(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
