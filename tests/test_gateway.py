@@ -16,7 +16,7 @@ import pytest
 from aidtrail.domain import authority
 from aidtrail.domain import events as e
 from aidtrail.domain.status import Headline
-from aidtrail.gateway import intake, local, problems, reading, state
+from aidtrail.gateway import intake, local, problems, reading, state, submitting
 from aidtrail.gateway.app import create
 from aidtrail.gateway.state import Gateway
 from aidtrail.gateway.tokens import Verifier
@@ -110,6 +110,22 @@ def test_who_waits_is_told_when_the_views_are_written_and_not_at_some_later_look
     answers = [service.post(event) for event in islice(full_life("KRCS-2026-1903", NOW), 5)]
 
     assert [answer.status_code for answer in answers] == [201] * 5
+
+
+def test_what_the_log_has_is_not_told_as_an_outage_when_the_views_go_away_before_the_answer(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> None:
+        raise problems.ViewsUnavailable
+
+    a = Acts("KRCS-2026-1021", NOW)
+    monkeypatch.setattr(submitting, "visible_json", away)
+    answer = service.post(a.announced())
+    monkeypatch.undo()
+
+    assert (answer.status_code, answer.json()["outcome"]) == (202, "pending")
+    with service.client("krcs-officer") as client:
+        assert client.get(answer.headers["location"]).json()["outcome"] == "admitted"
 
 
 def test_a_value_that_is_not_among_those_allowed_is_answered_with_all_of_them(service: Service) -> None:
