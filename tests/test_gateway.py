@@ -215,7 +215,9 @@ def test_a_version_that_the_caller_has_is_not_sent_again(service: Service) -> No
     service.post(a.announced())
     with service.client("krcs-officer") as client:
         etag = client.get(f"/v1/donations/{a.donation_id}").headers["etag"]
-        assert client.get(f"/v1/donations/{a.donation_id}", headers={"If-None-Match": etag}).status_code == 304
+        for known in (etag, f'"0", W/{etag}', "*"):
+            answer = client.get(f"/v1/donations/{a.donation_id}", headers={"If-None-Match": known})
+            assert (answer.status_code, answer.headers["etag"], answer.headers["cache-control"]) == (304, etag, "private, no-cache")
         service.post(a.confirmed())
         assert client.get(f"/v1/donations/{a.donation_id}", headers={"If-None-Match": etag}).status_code == 200
 
@@ -487,6 +489,31 @@ def test_a_parameter_that_a_path_does_not_have_is_no_filter_and_told(service: Se
 
     assert (answer.status_code, answer.json()["where"]) == (submitted.status_code, submitted.json()["where"]) == (422, "query")
     assert "zq17" not in answer.text
+
+
+def test_head_is_get_without_the_body(service: Service) -> None:
+    service.post(Acts("KRCS-2026-1022", NOW).announced())
+    with service.client("krcs-officer") as client:
+        for path in ("/v1/donations/KRCS-2026-1022", "/v1/me", "/livez", "/problems/not-found", "/v1/donations/ABSENT"):
+            got, head = client.get(path), client.head(path)
+            assert (head.status_code, head.content) == (got.status_code, b"")
+            assert {name: value for name, value in head.headers.items() if name != "date"} == {
+                name: value for name, value in got.headers.items() if name != "date"
+            }
+        assert client.head("/v1/donations/KRCS-2026-1022/pledge").headers["allow"] == "POST"
+
+
+def test_what_was_read_with_a_token_is_kept_by_no_cache(service: Service) -> None:
+    with service.client("krcs-auditor") as client:
+        for path in ("me", "donations", "donations?format=csv", "donations?format=ndjson", "approvals", "entries", "entries?format=csv"):
+            assert client.get(f"/v1/{path}").headers["cache-control"] == "private, no-store"
+
+
+def test_a_path_that_is_none_is_not_redirected_to_another_host_or_to_http(service: Service) -> None:
+    with service.client("krcs-officer", Host="evil.example") as client:
+        for path in ("/v1/donations/", "/v1/me/", "/registry"):
+            answer = client.get(path)
+            assert (answer.status_code, answer.json()["type"]) == (404, "/problems/not-found")
 
 
 def test_every_problem_has_a_page(service: Service) -> None:

@@ -121,6 +121,13 @@ def test_what_is_no_http_is_told(port: int, garbage: bytes) -> None:
     assert problem(port, garbage) == (400, "about:blank")
 
 
+def test_a_body_of_two_lengths_is_refused_and_what_follows_it_is_no_request(port: int) -> None:
+    """A proxy that goes by the other length would see another request there: smuggling."""
+    body = b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"
+
+    assert problem(port, HEAD + body + HEAD + b"Content-Length: 0\r\n\r\n") == (400, "about:blank")
+
+
 def test_slow_connections_keep_nobody_from_being_answered(port: int) -> None:
     with ExitStack() as stack:
         slow = [stack.enter_context(connected(port)) for _ in range(200)]

@@ -38,7 +38,10 @@ class Limits:
         if size > MAX_HEADER_BYTES:
             await problems.response(_HEADERS_TOO_LARGE)(scope, receive, send)
             return
-        if scope["method"] in ("GET", "HEAD", "OPTIONS"):
+        if {b"content-length", b"transfer-encoding"} <= {name for name, _ in scope["headers"]}:  # RFC 9112, section 6.1
+            await problems.response(_TWO_LENGTHS)(scope, receive, send)
+            return
+        if scope["method"] in ("GET", "OPTIONS"):
             await self._app(scope, receive, send)
             return
         try:
@@ -58,6 +61,16 @@ class Limits:
             return messages.pop() if messages else await receive()
 
         await self._app(scope, replay, send)
+
+
+class Head:
+    """ASGI middleware. HEAD is a GET of which the server sends no body (RFC 9110, section 9.3.2)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app({**scope, "method": "GET"} if scope.get("method") == "HEAD" else scope, receive, send)
 
 
 async def _body(scope: Scope, receive: Receive) -> bytes | None:
@@ -140,4 +153,5 @@ class Connection(H11Protocol):
         self.transport.close()
 
 
+_TWO_LENGTHS = Problem("Content-Length beside Transfer-Encoding", type_="about:blank", status=400, headers=_CLOSE)
 _HEADERS_TOO_LARGE = problems.HeadersTooLarge(expected=f"at most {MAX_HEADER_BYTES} bytes", headers=_CLOSE)

@@ -52,6 +52,8 @@ _FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UT
 _PLACE = r"^[0-9]{1,5}\.[0-9]{1,17}$"
 _APPROVALS = r"^[0-9]{1,18}~[A-Z0-9][A-Z0-9-]{2,63}~[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$"
 
+_UNCACHED = {"Cache-Control": "private, no-store"}
+
 router = APIRouter(prefix="/v1", tags=["status"], dependencies=[Depends(state.known_query)])
 
 
@@ -59,7 +61,7 @@ router = APIRouter(prefix="/v1", tags=["status"], dependencies=[Depends(state.kn
 def get_me(person: Caller) -> Response:
     """Who the access token says that the caller is, and what the registry knows about him."""
     said = {"actor_id": person.actor_id, "party_id": person.party_id, "roles": sorted(person.roles)}
-    return Response(shapes.to_json(said), media_type="application/json", headers={"Cache-Control": "private, no-store"})
+    return Response(shapes.to_json(said), media_type="application/json", headers=_UNCACHED)
 
 
 @router.get("/donations", operation_id="listDonations")
@@ -106,10 +108,11 @@ def get_donation(
         if row is None or not authorise(person, Read.DONATION, subject_of(gateway, row)):
             raise problems.NotFound
         etag = f'"{row.version}"'
-        if etag in [each.strip().removeprefix("W/") for each in (if_none_match or "").split(",")]:
-            return Response(status_code=304, headers={"ETag": etag})
+        headers = {"ETag": etag, "Cache-Control": "private, no-cache"}
+        if {etag, "*"} & {each.strip().removeprefix("W/") for each in (if_none_match or "").split(",")}:
+            return Response(status_code=304, headers=headers)
         said = shapes.to_json(shapes.donation(row, views.amounts([donation_id])[donation_id]))
-    return Response(said, media_type="application/json", headers={"ETag": etag, "Cache-Control": "private, no-cache"})
+    return Response(said, media_type="application/json", headers=headers)
 
 
 @router.get("/donations/{donation_id}/history", operation_id="getHistory")
@@ -177,7 +180,8 @@ def list_entries(
     five minutes, and when its token does, to be asked for again with one that is valid."""
     position = _after_entries(last_event_id or after)
     if "text/event-stream" in request.headers.get("accept", ""):
-        return _Stream(_events(request, gateway, person, position), media_type="text/event-stream", headers=_UNCACHED)
+        headers = {**_UNCACHED, "X-Accel-Buffering": "no"}
+        return _Stream(_events(request, gateway, person, position), media_type="text/event-stream", headers=headers)
 
     def page(after: dict[int, int], size: int) -> tuple[list[dict[str, Any]], dict[int, int]]:
         with gateway.reader() as views:
@@ -189,8 +193,8 @@ def list_entries(
     with gateway.reader() as views:
         rows, position = views.entries(position, sight=gateway.sight(person), limit=limit)
     said = {"entries": [shapes.entry(row) for row in rows], "after": _cut(position)}
-    link = {"Link": f'<{request.url.include_query_params(after=_cut(position)).path}?{_query(request, after=_cut(position))}>; rel="next"'}
-    return Response(shapes.to_json(said), media_type="application/json", headers=link)
+    headers = {"Link": f'<{request.url.path}?{_query(request, after=_cut(position))}>; rel="next"', **_UNCACHED}
+    return Response(shapes.to_json(said), media_type="application/json", headers=headers)
 
 
 @router.get("/submissions/{event_id}", operation_id="getSubmission")
@@ -201,13 +205,13 @@ async def get_submission(gateway: Gateway, person: Caller, event_id: UUID) -> Re
         if gateway.intake.party_of(event_id) != person.party_id:
             raise problems.NotFound(headers={"Retry-After": "1"})
         said = {"event_id": event_id, "outcome": "pending"}
-        return Response(shapes.to_json(said), media_type="application/json", headers={"Retry-After": "1"})
+        return Response(shapes.to_json(said), media_type="application/json", headers={"Retry-After": "1", **_UNCACHED})
     donation = None if row is None else subject_of(gateway, row)
     if not authorise(person, Read.DONATION, donation):
         party = await _submitter(gateway, outcome)
         if party is None or not authorise(person, Read.DONATION, submission(party, donation)):
             raise problems.NotFound(headers={"Retry-After": "1"})
-    return Response(shapes.to_json({"event_id": event_id, **shapes.outcome(outcome)}), media_type="application/json")
+    return Response(shapes.to_json({"event_id": event_id, **shapes.outcome(outcome)}), media_type="application/json", headers=_UNCACHED)
 
 
 def _outcome_and_donation(gateway: state.Gateway, event_id: UUID) -> tuple[Outcome | None, DonationRow | None]:
@@ -246,8 +250,6 @@ async def _submitter(gateway: state.Gateway, outcome: Outcome) -> str | None:
 
 # --- lists ----------------------------------------------------------------------------------------------------------------------------
 
-_UNCACHED = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-
 
 class _Stream(StreamingResponse):
     """Breaks off at a problem: its body has no end then, so that nobody takes what he has for the whole."""
@@ -272,7 +274,7 @@ def _listed(
     ends before it."""
     if format == "json":
         rows, last = page(start, limit)
-        headers = {}
+        headers = dict(_UNCACHED)
         if len(rows) == limit:
             headers["Link"] = f'<{request.url.path}?{_query(request, cursor=cursor(last))}>; rel="next"'
         return Response(shapes.to_json({"items": rows}), media_type="application/json", headers=headers)
@@ -286,8 +288,9 @@ def _listed(
             rows, last = page(last, MAX_PAGE)
 
     if format == "ndjson":
-        return _Stream((shapes.to_json(row) + "\n" for row in everything()), media_type="application/x-ndjson")
-    return _Stream(_csv(columns, (cell for row in everything() for cell in cells(row))), media_type="text/csv; charset=utf-8")
+        return _Stream((shapes.to_json(row) + "\n" for row in everything()), media_type="application/x-ndjson", headers=_UNCACHED)
+    lines = _csv(columns, (cell for row in everything() for cell in cells(row)))
+    return _Stream(lines, media_type="text/csv; charset=utf-8", headers=_UNCACHED)
 
 
 _DONATION_COLUMNS = (*DonationRow._fields, *AmountRow._fields[1:])
