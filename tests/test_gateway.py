@@ -519,7 +519,10 @@ def test_a_path_that_is_none_is_not_redirected_to_another_host_or_to_http(servic
 def test_every_problem_has_a_page(service: Service) -> None:
     with service.client(None) as client:
         for problem in problems.ALL:
-            assert problem.title in client.get(str(problem.type_)).text
+            page = client.get(str(problem.type_)).text
+            assert f"<h1>{problem.title}</h1>" in page
+            assert "width=device-width" in page  # else a phone shows it as wide as a desk, in letters too small to read
+            assert "`" not in page
         assert client.get("/problems/none-such").status_code == 404
     print(f"{len(problems.ALL)} problem types, each with its page")
 
