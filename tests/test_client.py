@@ -6,7 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from uuid import UUID
 
 import httpx
@@ -469,3 +471,17 @@ def test_a_token_from_a_file_may_end_in_a_line_and_what_is_none_is_not_shown() -
         with Client("http://gateway", token) as client, pytest.raises(ValueError, match="expected printable ASCII") as told:
             client.donation("CLIENT-0954")
         assert "cret" not in str(told.value)
+
+
+def test_a_feed_that_was_silent_before_it_ended_is_no_outage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Silent for longer than the client is patient, which begins when the feed has ended."""
+    now = [0.0]
+    monkeypatch.setattr("aidtrail.client.time", SimpleNamespace(monotonic=lambda: now[0], sleep=lambda _: None))
+
+    def said() -> Iterator[bytes]:
+        yield b"id: 0.1\nevent: position\ndata: 0.1\n\n"
+        now[0] += 60
+
+    feed = httpx.MockTransport(lambda _: httpx.Response(200, content=said()))
+    with client_of_nobody(feed) as client:
+        assert [page.after for page in islice(client.follow(), 3)] == ["0.1"] * 3

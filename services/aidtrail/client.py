@@ -338,14 +338,17 @@ class Client:
         trying = _Trying(self._patience_seconds)
         while True:
             error: Exception | None = None
+            answered = False
             try:
                 for page in self._streamed(after):
-                    trying = _Trying(self._patience_seconds)
+                    answered = True
                     if page is not None:
                         after = page.after
                         yield page
             except _LOST as lost:
                 error = lost
+            if answered:
+                trying = _Trying(self._patience_seconds)  # from now on, and not since the feed last said something
             trying.after(error)
 
     # --- how ---------------------------------------------------------------------------------------------------------------------------
