@@ -6,13 +6,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from uuid import UUID
 
 import httpx
 import pytest
 
-from aidtrail.client import Admitted, Client, Page, Pending, Refused, Unknown
+from aidtrail.client import Admitted, Client, Me, Page, Pending, Refused, Unknown
 from aidtrail.domain import events as e
 from aidtrail.errors import ProblemError, UnavailableError
 from aidtrail.gateway import local
@@ -66,7 +68,8 @@ def late(request: httpx.Request) -> httpx.Response:
 
 
 def busy(request: httpx.Request) -> httpx.Response:
-    return httpx.Response(503, headers={"Retry-After": "0"}, json={"title": "The log is not available", "status": 503})
+    said = {"type": "/problems/log-unavailable", "title": "The log is not available", "status": 503}
+    return httpx.Response(503, headers={"Retry-After": "0"}, json=said)
 
 
 def bad_gateway(request: httpx.Request) -> httpx.Response:
@@ -415,3 +418,70 @@ def test_what_certainly_was_not_submitted_is_told_as_the_error_that_it_is(then: 
 
     with Client("http://gateway", "token", transport=httpx.MockTransport(answer)) as client, pytest.raises(ProblemError, match=str(then)):
         client.submit(Acts("CLIENT-0951", NOW).announced())
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "content"),
+    [
+        (200, {"Content-Type": "text/html"}, b"<html>"),
+        (201, {}, b'{"event_id": "0199b896'),
+        (201, {"Content-Encoding": "gzip"}, b"not gzip"),
+        (500, {}, b'{"type": "/problems/internal", "title": "Internal error", "status": 500}'),
+        (503, {}, b"upstream connect error or disconnect/reset before headers. reset reason: connection termination"),
+        (520, {}, b"error code: 520"),
+    ],
+)
+def test_an_answer_that_says_nothing_of_the_submission_leaves_it_unknown(status: int, headers: dict[str, str], content: bytes) -> None:
+    """It may be a proxy's, which lost the gateway's own, or the gateway may have failed after the log took the event."""
+    network = Network(*[lambda _: httpx.Response(status, headers=headers, stream=httpx.ByteStream(content))] * 50)
+    with client_of_nobody(network) as client:
+        assert client.submit(Acts("CLIENT-0952", NOW).announced()) == Unknown(None)
+
+
+def client_of_nobody(transport: httpx.BaseTransport) -> Client:
+    client = Client("http://gateway", "token", transport=transport, patience_seconds=0.5)
+    client.me = Me(actor_id="krcs-officer", party_id="KRCS", roles=("officer",))
+    return client
+
+
+@pytest.mark.parametrize("status", [200, 404])
+def test_a_page_of_a_proxy_is_no_answer_about_donations(status: int) -> None:
+    """Neither that there is none, nor an error of whoever reads JSON."""
+    page = httpx.MockTransport(lambda _: httpx.Response(status, html="<html>"))
+    with client_of_nobody(page) as client:
+        for ask in (
+            lambda: client.donation("CLIENT-0953"),
+            lambda: list(client.donations()),
+            lambda: client.history("CLIENT-0953"),
+            client.entries,
+            lambda: client.outcome(EVENT_ID),
+        ):
+            with pytest.raises(ProblemError, match=str(status)):
+                ask()
+
+
+def test_a_token_from_a_file_may_end_in_a_line_and_what_is_none_is_not_shown() -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        assert request.headers["authorization"] == "Bearer x.y.z"
+        return httpx.Response(200, json={"actor_id": "krcs-officer", "party_id": "KRCS", "roles": ["officer"]})
+
+    with Client("http://gateway", "x.y.z\n", transport=httpx.MockTransport(answer)) as client:
+        assert client.me.party_id == "KRCS"
+    for token in ("x.y\nsecret", "sécret"):
+        with Client("http://gateway", token) as client, pytest.raises(ValueError, match="expected printable ASCII") as told:
+            client.donation("CLIENT-0954")
+        assert "cret" not in str(told.value)
+
+
+def test_a_feed_that_was_silent_before_it_ended_is_no_outage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Silent for longer than the client is patient, which begins when the feed has ended."""
+    now = [0.0]
+    monkeypatch.setattr("aidtrail.client.time", SimpleNamespace(monotonic=lambda: now[0], sleep=lambda _: None))
+
+    def said() -> Iterator[bytes]:
+        yield b"id: 0.1\nevent: position\ndata: 0.1\n\n"
+        now[0] += 60
+
+    feed = httpx.MockTransport(lambda _: httpx.Response(200, content=said()))
+    with client_of_nobody(feed) as client:
+        assert [page.after for page in islice(client.follow(), 3)] == ["0.1"] * 3

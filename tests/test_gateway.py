@@ -16,12 +16,13 @@ import pytest
 from aidtrail.domain import authority
 from aidtrail.domain import events as e
 from aidtrail.domain.status import Headline
-from aidtrail.gateway import intake, local, problems, reading, state
+from aidtrail.gateway import intake, local, problems, reading, state, submitting
 from aidtrail.gateway.app import create
 from aidtrail.gateway.state import Gateway
+from aidtrail.gateway.tokens import Verifier
 from aidtrail.log.memory import MemoryLog
 from aidtrail.routes import ROUTES
-from aidtrail.views.reader import AmountRow, HistoryRow, Reader
+from aidtrail.views.reader import AmountRow, DonationRow, Filters, HistoryRow, Reader
 from tests.acts import ACTORS, Acts, full_life
 from tests.databases import Server
 from tests.pipeline import TOPICS, Pipeline
@@ -111,6 +112,22 @@ def test_who_waits_is_told_when_the_views_are_written_and_not_at_some_later_look
     assert [answer.status_code for answer in answers] == [201] * 5
 
 
+def test_what_the_log_has_is_not_told_as_an_outage_when_the_views_go_away_before_the_answer(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> None:
+        raise problems.ViewsUnavailable
+
+    a = Acts("KRCS-2026-1021", NOW)
+    monkeypatch.setattr(submitting, "visible_json", away)
+    answer = service.post(a.announced())
+    monkeypatch.undo()
+
+    assert (answer.status_code, answer.json()["outcome"]) == (202, "pending")
+    with service.client("krcs-officer") as client:
+        assert client.get(answer.headers["location"]).json()["outcome"] == "admitted"
+
+
 def test_a_value_that_is_not_among_those_allowed_is_answered_with_all_of_them(service: Service) -> None:
     with service.client("krcs-officer") as client:
         said = client.get("/v1/donations", params={"headline": "partly payed"}).json()
@@ -198,7 +215,9 @@ def test_a_version_that_the_caller_has_is_not_sent_again(service: Service) -> No
     service.post(a.announced())
     with service.client("krcs-officer") as client:
         etag = client.get(f"/v1/donations/{a.donation_id}").headers["etag"]
-        assert client.get(f"/v1/donations/{a.donation_id}", headers={"If-None-Match": etag}).status_code == 304
+        for known in (etag, f'"0", W/{etag}', "*"):
+            answer = client.get(f"/v1/donations/{a.donation_id}", headers={"If-None-Match": known})
+            assert (answer.status_code, answer.headers["etag"], answer.headers["cache-control"]) == (304, etag, "private, no-cache")
         service.post(a.confirmed())
         assert client.get(f"/v1/donations/{a.donation_id}", headers={"If-None-Match": etag}).status_code == 200
 
@@ -281,6 +300,67 @@ def test_a_stream_ends_with_the_rights_of_who_asked_for_it(service: Service, mon
         lines = client.get(f"{path}{'&' if '?' in path else '?'}format=ndjson").text.splitlines()
 
     assert len(lines) == 2
+
+
+class Hours:
+    """A clock that stands still, in seconds since 1970."""
+
+    def __init__(self) -> None:
+        self.now = datetime.now(UTC).timestamp()
+
+    def pass_by(self, hours: float) -> None:
+        self.now += hours * 3600
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def timed(service: Service) -> Iterator[tuple[Service, Hours]]:
+    """Another gateway at the same pipeline, which has a clock of its own."""
+    keys, hours = local.local_verifier(service.home).keys, Hours()
+    verifier = Verifier(local.ISSUER, local.AUDIENCE, keys, ["EdDSA"], now=hours)
+    pipeline = service.pipeline
+    with Served(create(Gateway(lambda: pipeline.log, TOPICS, pipeline.database, verifier), TOPICS)) as served:
+        yield Service(served.url, pipeline, service.home), hours
+
+
+def test_a_feed_ends_with_its_token_and_goes_on_with_the_next(timed: tuple[Service, Hours]) -> None:
+    service, hours = timed
+    service.pipeline.submit_running([Acts("ENDS-2026-0001", NOW).announced()])
+    with service.client("krcs-auditor", Accept="text/event-stream") as client, client.stream("GET", "/v1/entries") as feed:
+        for line in feed.iter_lines():
+            if line.startswith("id: "):
+                last = line.removeprefix("id: ")
+            if line.startswith("data: ") and "ENDS-2026-0001" in line:
+                hours.pass_by(2)
+    service.pipeline.submit_running([Acts("ENDS-2026-0002", NOW).announced()])
+    token = local.issue(service.home, "krcs-auditor", hours=1, now=hours())
+    again = {"Authorization": f"Bearer {token}", "Last-Event-ID": last}
+    with service.client(None, Accept="text/event-stream", **again) as client, client.stream("GET", "/v1/entries") as feed:
+        (entry,) = islice((json.loads(line.removeprefix("data: ")) for line in feed.iter_lines() if line.startswith("data: {")), 1)
+
+    assert entry["donation_id"] == "ENDS-2026-0002"
+
+
+@pytest.mark.parametrize("format", ["csv", "ndjson"])
+def test_a_list_breaks_off_when_its_token_ends_and_does_not_look_whole(
+    timed: tuple[Service, Hours], monkeypatch: pytest.MonkeyPatch, format: str
+) -> None:
+    service, hours = timed
+    service.pipeline.submit_running([Acts(f"ENDS-2026-1{number}-{format.upper()}", NOW).announced() for number in range(3)])
+    monkeypatch.setattr(reading, "MAX_PAGE", 2)
+    read = Reader.donations
+
+    def slowly(reader: Reader, filters: Filters, **more: Any) -> Iterator[DonationRow]:
+        yield from read(reader, filters, **more)
+        hours.pass_by(2)
+
+    monkeypatch.setattr(Reader, "donations", slowly)
+    with service.client("krcs-auditor") as client, client.stream("GET", f"/v1/donations?format={format}") as answer:
+        assert answer.status_code == 200
+        with pytest.raises(httpx.RemoteProtocolError, match="incomplete"):
+            answer.read()
 
 
 def test_a_history_is_told_page_by_page_and_streamed_so(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -411,10 +491,38 @@ def test_a_parameter_that_a_path_does_not_have_is_no_filter_and_told(service: Se
     assert "zq17" not in answer.text
 
 
+def test_head_is_get_without_the_body(service: Service) -> None:
+    service.post(Acts("KRCS-2026-1022", NOW).announced())
+    with service.client("krcs-officer") as client:
+        for path in ("/v1/donations/KRCS-2026-1022", "/v1/me", "/livez", "/problems/not-found", "/v1/donations/ABSENT"):
+            got, head = client.get(path), client.head(path)
+            assert (head.status_code, head.content) == (got.status_code, b"")
+            assert {name: value for name, value in head.headers.items() if name != "date"} == {
+                name: value for name, value in got.headers.items() if name != "date"
+            }
+        assert client.head("/v1/donations/KRCS-2026-1022/pledge").headers["allow"] == "POST"
+
+
+def test_what_was_read_with_a_token_is_kept_by_no_cache(service: Service) -> None:
+    with service.client("krcs-auditor") as client:
+        for path in ("me", "donations", "donations?format=csv", "donations?format=ndjson", "approvals", "entries", "entries?format=csv"):
+            assert client.get(f"/v1/{path}").headers["cache-control"] == "private, no-store"
+
+
+def test_a_path_that_is_none_is_not_redirected_to_another_host_or_to_http(service: Service) -> None:
+    with service.client("krcs-officer", Host="evil.example") as client:
+        for path in ("/v1/donations/", "/v1/me/", "/registry"):
+            answer = client.get(path)
+            assert (answer.status_code, answer.json()["type"]) == (404, "/problems/not-found")
+
+
 def test_every_problem_has_a_page(service: Service) -> None:
     with service.client(None) as client:
         for problem in problems.ALL:
-            assert problem.title in client.get(str(problem.type_)).text
+            page = client.get(str(problem.type_)).text
+            assert f"<h1>{problem.title}</h1>" in page
+            assert "width=device-width" in page  # else a phone shows it as wide as a desk, in letters too small to read
+            assert "`" not in page
         assert client.get("/problems/none-such").status_code == 404
     print(f"{len(problems.ALL)} problem types, each with its page")
 

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import select
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 
@@ -14,25 +16,35 @@ from starlette.routing import Route
 
 from aidtrail.gateway.limits import MAX_BODY_BYTES, Connection, Limits
 from tests.serving import Served
+from tests.waiting import eventually
 
 HEAD = b"POST / HTTP/1.1\r\nHost: gateway\r\n"
 SECONDS = 0.5
+LARGE = "a" * 30_000_000
+"""More than the kernel keeps for a client that does not read."""
+LARGE_PLEASE = b"POST /large HTTP/1.1\r\nHost: gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
 class Impatient(Connection):
     header_seconds = SECONDS
+    stuck_seconds = SECONDS
+    ended = 0
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        Impatient.ended += 1
 
 
 async def said(request: Request) -> PlainTextResponse:
     body = await request.body()
     if request.method == "GET":
         await asyncio.sleep(2 * SECONDS)  # an answer may take longer than a request
-    return PlainTextResponse(str(len(body)))
+    return PlainTextResponse(str(len(body)) if request.url.path == "/" else LARGE)
 
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
-    app = Starlette(routes=[Route("/", said, methods=["GET", "POST"])])
+    app = Starlette(routes=[Route(path, said, methods=["GET", "POST"]) for path in ("/", "/large")])
     with Served(Limits(app, body_seconds=SECONDS), http=Impatient) as served:
         yield int(served.url.rpartition(":")[2])
 
@@ -85,6 +97,26 @@ def test_the_second_request_of_a_connection_may_be_no_slower(port: int) -> None:
     assert status == 408
 
 
+def test_a_client_that_takes_nothing_any_more_is_left(port: int) -> None:
+    before = Impatient.ended
+    with connected(port) as connection:
+        connection.sendall(LARGE_PLEASE)
+        assert eventually(lambda: Impatient.ended > before)
+
+
+def test_a_client_that_takes_little_at_a_time_is_not_left(port: int) -> None:
+    with connected(port) as connection:
+        connection.sendall(LARGE_PLEASE)
+        started, taken = time.monotonic(), 0
+        while chunk := connection.recv(500_000):
+            taken += len(chunk)
+            select.select([], [], [], SECONDS / 10)  # the client's own pace
+        took = time.monotonic() - started
+
+    assert taken > len(LARGE)
+    assert took > 2 * SECONDS
+
+
 def test_what_takes_long_to_answer_is_answered(port: int) -> None:
     with connected(port) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\r\n")
@@ -119,6 +151,13 @@ def test_a_body_that_is_too_large_is_told(port: int, request_: bytes) -> None:
 )
 def test_what_is_no_http_is_told(port: int, garbage: bytes) -> None:
     assert problem(port, garbage) == (400, "about:blank")
+
+
+def test_a_body_of_two_lengths_is_refused_and_what_follows_it_is_no_request(port: int) -> None:
+    """A proxy that goes by the other length would see another request there: smuggling."""
+    body = b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"
+
+    assert problem(port, HEAD + body + HEAD + b"Content-Length: 0\r\n\r\n") == (400, "about:blank")
 
 
 def test_slow_connections_keep_nobody_from_being_answered(port: int) -> None:

@@ -227,7 +227,7 @@ class Client:
     @cached_property
     def me(self) -> Me:
         """Who the gateway takes the caller for."""
-        return Me.model_validate(self._get("/v1/me").json())
+        return Me.model_validate(self._get("/v1/me")[0])
 
     def meta(
         self,
@@ -293,8 +293,8 @@ class Client:
                     if may_have_arrived:
                         return Unknown(None)
                     raise
-            except ProblemError:
-                if may_have_arrived:
+            except ProblemError as error:
+                if may_have_arrived or _may_have_arrived(error):
                     return Unknown(None)
                 raise
             else:
@@ -312,8 +312,8 @@ class Client:
 
     def donation(self, donation_id: str) -> Donation | None:
         """Where a donation stands; None where there is none in the caller's sight."""
-        answer = self._get(f"/v1/donations/{donation_id}", but=404)
-        return None if answer.status_code == 404 else Donation.model_validate(answer.json())
+        said, answer = self._get(f"/v1/donations/{donation_id}", but=404)
+        return None if answer.status_code == 404 else Donation.model_validate(said)
 
     def donations(self, **filters: str | datetime) -> Iterator[Donation]:
         """Those in the caller's sight by id, page after page. Filters are those of the path: party, headline, changed_since…"""
@@ -329,7 +329,7 @@ class Client:
 
     def entries(self, after: str = "", *, limit: int = 100) -> Page:
         """The next page of the feed of everything in the caller's sight. Empty where there is nothing new."""
-        said = self._get("/v1/entries", {"after": after, "limit": str(limit)}).json()
+        said, _ = self._get("/v1/entries", {"after": after, "limit": str(limit)})
         return Page([Entry.model_validate(each) for each in said["entries"]], said["after"])
 
     def follow(self, after: str = "") -> Iterator[Page]:
@@ -338,29 +338,38 @@ class Client:
         trying = _Trying(self._patience_seconds)
         while True:
             error: Exception | None = None
+            answered = False
             try:
                 for page in self._streamed(after):
-                    trying = _Trying(self._patience_seconds)
+                    answered = True
                     if page is not None:
                         after = page.after
                         yield page
             except _LOST as lost:
                 error = lost
+            if answered:
+                trying = _Trying(self._patience_seconds)  # from now on, and not since the feed last said something
             trying.after(error)
 
     # --- how ---------------------------------------------------------------------------------------------------------------------------
 
     def _headers(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self._token()}"}
+        token = self._token().strip()
+        if not token.isascii() or not token.isprintable():  # else httpx says so, and shows it
+            raise ValueError("token: expected printable ASCII characters, found others")
+        return {"Authorization": f"Bearer {token}"}
 
-    def _get(self, path: str, query: Mapping[str, str] | None = None, *, but: int = 0, seconds: float | None = None) -> httpx.Response:
-        """An answer with status 200 or `but`."""
+    def _get(
+        self, path: str, query: Mapping[str, str] | None = None, *, but: int = 0, seconds: float | None = None
+    ) -> tuple[dict[str, Any], httpx.Response]:
+        """An answer of the gateway's own with status 200 or `but`, and what it says."""
         trying = _Trying(self._patience_seconds if seconds is None else seconds)
         while True:
             try:
                 answer = self._http.get(path, params=query, headers=self._headers())
-                if answer.status_code in (200, but):
-                    return answer
+                said = _said(answer)
+                if (answer.status_code == 200 and said) or (answer.status_code == but and _is_the_gateways(said)):
+                    return said, answer
                 raise _error(answer)
             except _LOST as error:
                 trying.after(error)
@@ -368,8 +377,8 @@ class Client:
     def _listed(self, path: str, filters: Mapping[str, str | datetime], *, but: int = 0) -> Iterator[dict[str, Any]]:
         query: Mapping[str, str] | None = {name: each.isoformat() if isinstance(each, datetime) else each for name, each in filters.items()}
         while path:
-            answer = self._get(path, query, but=but)
-            yield from answer.json().get("items", ())
+            said, answer = self._get(path, query, but=but)
+            yield from said.get("items", ())
             path, query = answer.links.get("next", {}).get("url", ""), None
 
     def _streamed(self, after: str) -> Iterator[Page | None]:
@@ -405,8 +414,8 @@ class Client:
             return None
 
     def _outcome(self, event_id: UUID, seconds: float) -> Admitted | Refused | Pending | None:
-        answer = self._get(f"/v1/submissions/{event_id}", but=404, seconds=seconds)
-        return None if answer.status_code == 404 else _ruling(_said(answer))
+        said, answer = self._get(f"/v1/submissions/{event_id}", but=404, seconds=seconds)
+        return None if answer.status_code == 404 else _ruling(said)
 
 
 class _TurnedAway(Exception):
@@ -414,12 +423,13 @@ class _TurnedAway(Exception):
 
     def __init__(self, answer: httpx.Response) -> None:
         super().__init__(str(_problem(answer)))
-        self.status = answer.status_code
+        self.certainly = answer.status_code == 429 or (answer.status_code == 503 and _is_the_gateways(_said(answer)))
+        """Whether it says that it did nothing. A proxy's 503 may stand for an answer of the gateway that was lost."""
         asked = answer.headers.get("retry-after", "")
         self.pause_seconds = float(asked) if asked.isdigit() else 0.0
 
 
-_LOST = (httpx.TransportError, _TurnedAway)
+_LOST = (httpx.RequestError, _TurnedAway)
 
 
 class _Trying:
@@ -442,7 +452,9 @@ class _Trying:
 
 def _may_have_arrived(error: Exception) -> bool:
     if isinstance(error, _TurnedAway):
-        return error.status in (502, 504)  # a proxy lost the gateway's answer
+        return not error.certainly
+    if isinstance(error, ProblemError):
+        return not 300 <= error.status < 500  # a mistake in the service, before or after the append, or an answer that cannot be read
     return not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
 
 
@@ -468,6 +480,11 @@ def _said(answer: httpx.Response) -> dict[str, Any]:
     except ValueError:
         return {}
     return said if isinstance(said, dict) else {}
+
+
+def _is_the_gateways(problem: Mapping[str, Any]) -> bool:
+    """And not that of a proxy before it, which knows nothing of submissions or donations."""
+    return str(problem.get("type")).startswith("/problems/")
 
 
 def _submitted(answer: httpx.Response) -> dict[str, Any]:
@@ -497,5 +514,7 @@ def _problem(answer: httpx.Response) -> ProblemError:
     words = [said[name] for name in ("detail", "where") if name in said]
     if "expected" in said and "detail" not in said:
         words.append(f"expected {said['expected']}")
+    if answer.is_success and not said:
+        words.append(f"expected JSON, found {answer.headers.get('content-type', 'none')}")
     title = said.get("title", answer.reason_phrase)
     return ProblemError(": ".join(map(str, (f"{answer.status_code} {title}", *words))), answer.status_code, said)

@@ -9,7 +9,7 @@ from fastapi import Depends, FastAPI, Query
 from fastapi.responses import JSONResponse, PlainTextResponse
 
 from aidtrail.gateway import openapi, problems, reading, schema_registry, signed, submitting
-from aidtrail.gateway.limits import Limits
+from aidtrail.gateway.limits import Head, Limits
 from aidtrail.gateway.measured import Measured
 from aidtrail.gateway.state import Gateway, gateway
 from aidtrail.routes import SERVICES
@@ -29,8 +29,9 @@ def create(shared: Gateway | None, topics: Topics, services: Sequence[str] = SER
         await shared.close()
 
     app = FastAPI(
-        title="Aidtrail", version=version("aidtrail"), lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url="/openapi.json"
-    )
+        title="Aidtrail", version=version("aidtrail"), lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url="/openapi.json",
+        redirect_slashes=False,  # a redirect would name http: behind a proxy that ends TLS, and the token would go there in the clear
+    )  # fmt: skip
     for service in services:
         app.include_router(submitting.router(service))
     if services:
@@ -39,6 +40,7 @@ def create(shared: Gateway | None, topics: Topics, services: Sequence[str] = SER
     app.include_router(schema_registry.router(topics), prefix="/registry")
     app.add_middleware(Limits)
     app.add_middleware(Measured)
+    app.add_middleware(Head)
     problems.install(app)
 
     @app.get("/livez", include_in_schema=False)

@@ -20,6 +20,9 @@ BODY_SECONDS = 10.0
 IDLE_SECONDS = 75
 """Of a connection between two requests: longer than load balancers (60 s is common) and HTTP libraries keep theirs. So it is they who end
 it, and no request meets a connection that is just being closed here: who sent it could not know whether it arrived."""
+STUCK_SECONDS = 300.0
+"""In which a client takes nothing of what it asked for: its connection is ended then. The kernel keeps megabytes for it, which a telephone
+may need minutes to take."""
 _CLOSE = {"Connection": "close"}
 
 
@@ -38,7 +41,10 @@ class Limits:
         if size > MAX_HEADER_BYTES:
             await problems.response(_HEADERS_TOO_LARGE)(scope, receive, send)
             return
-        if scope["method"] in ("GET", "HEAD", "OPTIONS"):
+        if {b"content-length", b"transfer-encoding"} <= {name for name, _ in scope["headers"]}:  # RFC 9112, section 6.1
+            await problems.response(_TWO_LENGTHS)(scope, receive, send)
+            return
+        if scope["method"] in ("GET", "OPTIONS"):
             await self._app(scope, receive, send)
             return
         try:
@@ -60,6 +66,16 @@ class Limits:
         await self._app(scope, replay, send)
 
 
+class Head:
+    """ASGI middleware. HEAD is a GET of which the server sends no body (RFC 9110, section 9.3.2)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app({**scope, "method": "GET"} if scope.get("method") == "HEAD" else scope, receive, send)
+
+
 async def _body(scope: Scope, receive: Receive) -> bytes | None:
     """The body; None when it is too large, as soon as that is known."""
     stated = dict(scope["headers"]).get(b"content-length", b"0")
@@ -78,14 +94,16 @@ async def _body(scope: Scope, receive: Receive) -> bytes | None:
 
 class Connection(H11Protocol):
     """uvicorn's, which waits for ever for the end of a request's headers: that they are too slow or too large is told, and the connection
-    ended. One on which nothing arrives at all is ended without a word."""
+    ended. One on which nothing arrives at all, or of which nothing is read any more, is ended without a word."""
 
     header_seconds = HEADER_SECONDS
+    stuck_seconds = STUCK_SECONDS
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self._asked = False
         self._timer: asyncio.TimerHandle | None = None
+        self._stuck: asyncio.TimerHandle | None = None
         self._watch()
 
     def data_received(self, data: bytes) -> None:
@@ -100,7 +118,26 @@ class Connection(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._unwatch()
+        self.resume_writing()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._require_reading(0)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._stuck is not None:
+            self._stuck.cancel()
+            self._stuck = None
+
+    def _require_reading(self, left: int) -> None:
+        """`left` is what was to be sent at the last look: if it is all there still, nobody reads."""
+        size = self.transport.get_write_buffer_size()
+        if size == left:
+            self.transport.abort()
+        else:
+            self._stuck = self.loop.call_later(self.stuck_seconds, self._require_reading, size)
 
     def send_400_response(self, msg: str) -> None:
         """Of what is no HTTP/1.1, or too large to be kept until it is."""
@@ -140,4 +177,5 @@ class Connection(H11Protocol):
         self.transport.close()
 
 
+_TWO_LENGTHS = Problem("Content-Length beside Transfer-Encoding", type_="about:blank", status=400, headers=_CLOSE)
 _HEADERS_TOO_LARGE = problems.HeadersTooLarge(expected=f"at most {MAX_HEADER_BYTES} bytes", headers=_CLOSE)

@@ -3,6 +3,7 @@
 No problem repeats what the client sent. What was expected is said; what was found only where the ledger recorded it.
 """
 
+import re
 from http import HTTPStatus
 from textwrap import shorten
 from typing import Any
@@ -121,6 +122,22 @@ class Internal(StatusProblem):
     status, title, type_ = 500, "Internal error", f"{PREFIX}/internal"
 
 
+_PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{title} - Aidtrail</title>
+<style>
+body {{ max-width: 40rem; margin: 10vh auto; padding: 0 1.25rem; font: 1.0625rem/1.6 system-ui, sans-serif; }}
+h1 {{ font-size: 1.6rem; line-height: 1.25; overflow-wrap: anywhere; }}
+</style>
+<h1>{title}</h1>
+<p><strong>Status {status}.</strong> {words}</p>
+</html>
+"""
+"""Of a problem's type, as wide as it reads well, on a phone and in the dark too. What is put in is text of this file, without < and &."""
+
 ALL: tuple[type[StatusProblem], ...] = (
     Unauthenticated, NotPermitted, NotFound, TooSlow, TooLarge, NotJson, NotAvro, HeadersTooLarge, Malformed, KeyReused, IdReused,
     Refused, LogUnavailable, ViewsUnavailable, Unknown, Internal,
@@ -145,9 +162,8 @@ def install(app: FastAPI) -> None:
     def page(name: str) -> HTMLResponse:
         for problem in ALL:
             if problem.type_ == f"{PREFIX}/{name}":
-                words = " ".join((problem.__doc__ or "").split())
-                text = f"<h1>{problem.title}</h1><p>Status {problem.status}.</p><p>{words}</p>"
-                return HTMLResponse(f"<!doctype html><html lang=en><meta charset=utf-8><title>{problem.title}</title>{text}")
+                words = re.sub(r"`(\w+)`", r"<code>\1</code>", " ".join((problem.__doc__ or "").split()))
+                return HTMLResponse(_PAGE.format(title=problem.title, status=problem.status, words=words))
         raise NotFound
 
 

@@ -6,6 +6,7 @@ import io
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, TypeVar
@@ -13,6 +14,8 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request
 from fastapi.responses import Response, StreamingResponse
+from fastapi_problem.error import Problem
+from starlette.types import Send
 
 from aidtrail.domain import events as e
 from aidtrail.domain import status
@@ -40,11 +43,16 @@ FROM_LINK = "From the Link of the page before."
 CUT = r"^([0-9]{1,5}\.[0-9]{1,17}(_[0-9]{1,5}\.[0-9]{1,17})*)?$"
 """'0.12_1.7': the next offset of each partition."""
 Limit = Annotated[int, Query(ge=1, le=MAX_PAGE)]
-Format = Annotated[Literal["json", "ndjson", "csv"], Query(description="ndjson and csv stream the whole list, without pages.")]
+Format = Annotated[
+    Literal["json", "ndjson", "csv"],
+    Query(description="ndjson and csv stream the whole list, without pages, and break off when the token ends."),
+]
 
 _FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 _PLACE = r"^[0-9]{1,5}\.[0-9]{1,17}$"
 _APPROVALS = r"^[0-9]{1,18}~[A-Z0-9][A-Z0-9-]{2,63}~[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$"
+
+_UNCACHED = {"Cache-Control": "private, no-store"}
 
 router = APIRouter(prefix="/v1", tags=["status"], dependencies=[Depends(state.known_query)])
 
@@ -53,7 +61,7 @@ router = APIRouter(prefix="/v1", tags=["status"], dependencies=[Depends(state.kn
 def get_me(person: Caller) -> Response:
     """Who the access token says that the caller is, and what the registry knows about him."""
     said = {"actor_id": person.actor_id, "party_id": person.party_id, "roles": sorted(person.roles)}
-    return Response(shapes.to_json(said), media_type="application/json", headers={"Cache-Control": "private, no-store"})
+    return Response(shapes.to_json(said), media_type="application/json", headers=_UNCACHED)
 
 
 @router.get("/donations", operation_id="listDonations")
@@ -87,7 +95,7 @@ def list_donations(
             amounts = views.amounts([row.donation_id for row in rows])
         return [shapes.donation(row, amounts[row.donation_id]) for row in rows], rows[-1].donation_id if rows else after
 
-    return _listed(request, page, cursor or "", str, limit, format, _DONATION_COLUMNS, _donation_cells)
+    return _listed(request, gateway, page, cursor or "", str, limit, format, _DONATION_COLUMNS, _donation_cells)
 
 
 @router.get("/donations/{donation_id}", operation_id="getDonation")
@@ -100,10 +108,11 @@ def get_donation(
         if row is None or not authorise(person, Read.DONATION, subject_of(gateway, row)):
             raise problems.NotFound
         etag = f'"{row.version}"'
-        if etag in [each.strip().removeprefix("W/") for each in (if_none_match or "").split(",")]:
-            return Response(status_code=304, headers={"ETag": etag})
+        headers = {"ETag": etag, "Cache-Control": "private, no-cache"}
+        if {etag, "*"} & {each.strip().removeprefix("W/") for each in (if_none_match or "").split(",")}:
+            return Response(status_code=304, headers=headers)
         said = shapes.to_json(shapes.donation(row, views.amounts([donation_id])[donation_id]))
-    return Response(said, media_type="application/json", headers={"ETag": etag, "Cache-Control": "private, no-cache"})
+    return Response(said, media_type="application/json", headers=headers)
 
 
 @router.get("/donations/{donation_id}/history", operation_id="getHistory")
@@ -124,7 +133,7 @@ def get_history(
             rows = views.history(donation_id, after=after, limit=size)
         return [shapes.entry(row) for row in rows], (rows[-1].partition, rows[-1].offset) if rows else after
 
-    return _listed(request, page, _after_place(cursor), _place, limit, format, _ENTRY_COLUMNS, _flat)
+    return _listed(request, gateway, page, _after_place(cursor), _place, limit, format, _ENTRY_COLUMNS, _flat)
 
 
 @router.get("/approvals", operation_id="listApprovals")
@@ -149,7 +158,7 @@ def list_approvals(
         last = (rows[-1].requested_on, rows[-1].donation_id, rows[-1].approval_id) if rows else after
         return [shapes.approval(row, now) for row in rows], last
 
-    return _listed(request, page, _after_approval(cursor), _approval_cursor, limit, format, _APPROVAL_COLUMNS, _flat)
+    return _listed(request, gateway, page, _after_approval(cursor), _approval_cursor, limit, format, _APPROVAL_COLUMNS, _flat)
 
 
 @router.get("/entries", operation_id="listEntries")
@@ -168,10 +177,11 @@ def list_entries(
     ] = None,
 ) -> Response:
     """The feed of what was recorded, for those without Kafka; with Accept: text/event-stream, as it is recorded. Such a stream ends after
-    five minutes, to be asked for again with a token that is still valid."""
+    five minutes, and when its token does, to be asked for again with one that is valid."""
     position = _after_entries(last_event_id or after)
     if "text/event-stream" in request.headers.get("accept", ""):
-        return StreamingResponse(_events(request, gateway, person, position), media_type="text/event-stream", headers=_UNCACHED)
+        headers = {**_UNCACHED, "X-Accel-Buffering": "no"}
+        return _Stream(_events(request, gateway, person, position), media_type="text/event-stream", headers=headers)
 
     def page(after: dict[int, int], size: int) -> tuple[list[dict[str, Any]], dict[int, int]]:
         with gateway.reader() as views:
@@ -179,12 +189,12 @@ def list_entries(
         return [shapes.entry(row) for row in rows], reached
 
     if format != "json":
-        return _listed(request, page, position, _cut, limit, format, _ENTRY_COLUMNS, _flat)
+        return _listed(request, gateway, page, position, _cut, limit, format, _ENTRY_COLUMNS, _flat)
     with gateway.reader() as views:
         rows, position = views.entries(position, sight=gateway.sight(person), limit=limit)
     said = {"entries": [shapes.entry(row) for row in rows], "after": _cut(position)}
-    link = {"Link": f'<{request.url.include_query_params(after=_cut(position)).path}?{_query(request, after=_cut(position))}>; rel="next"'}
-    return Response(shapes.to_json(said), media_type="application/json", headers=link)
+    headers = {"Link": f'<{request.url.path}?{_query(request, after=_cut(position))}>; rel="next"', **_UNCACHED}
+    return Response(shapes.to_json(said), media_type="application/json", headers=headers)
 
 
 @router.get("/submissions/{event_id}", operation_id="getSubmission")
@@ -195,13 +205,13 @@ async def get_submission(gateway: Gateway, person: Caller, event_id: UUID) -> Re
         if gateway.intake.party_of(event_id) != person.party_id:
             raise problems.NotFound(headers={"Retry-After": "1"})
         said = {"event_id": event_id, "outcome": "pending"}
-        return Response(shapes.to_json(said), media_type="application/json", headers={"Retry-After": "1"})
+        return Response(shapes.to_json(said), media_type="application/json", headers={"Retry-After": "1", **_UNCACHED})
     donation = None if row is None else subject_of(gateway, row)
     if not authorise(person, Read.DONATION, donation):
         party = await _submitter(gateway, outcome)
         if party is None or not authorise(person, Read.DONATION, submission(party, donation)):
             raise problems.NotFound(headers={"Retry-After": "1"})
-    return Response(shapes.to_json({"event_id": event_id, **shapes.outcome(outcome)}), media_type="application/json")
+    return Response(shapes.to_json({"event_id": event_id, **shapes.outcome(outcome)}), media_type="application/json", headers=_UNCACHED)
 
 
 def _outcome_and_donation(gateway: state.Gateway, event_id: UUID) -> tuple[Outcome | None, DonationRow | None]:
@@ -240,11 +250,18 @@ async def _submitter(gateway: state.Gateway, outcome: Outcome) -> str | None:
 
 # --- lists ----------------------------------------------------------------------------------------------------------------------------
 
-_UNCACHED = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+
+class _Stream(StreamingResponse):
+    """Breaks off at a problem: its body has no end then, so that nobody takes what he has for the whole."""
+
+    async def stream_response(self, send: Send) -> None:
+        with suppress(Problem):  # too late to be answered
+            await super().stream_response(send)
 
 
 def _listed(
     request: Request,
+    gateway: state.Gateway,
     page: Callable[[At, int], tuple[list[dict[str, Any]], At]],
     start: At,
     cursor: Callable[[At], str],
@@ -253,10 +270,11 @@ def _listed(
     columns: Sequence[str],
     cells: Callable[[dict[str, Any]], Iterable[dict[str, Any]]],
 ) -> Response:
-    """One page as JSON, with a Link to the next; or the whole list as a stream."""
+    """One page as JSON, with a Link to the next; or the whole list as a stream, which breaks off, and does not look whole, when the token
+    ends before it."""
     if format == "json":
         rows, last = page(start, limit)
-        headers = {}
+        headers = dict(_UNCACHED)
         if len(rows) == limit:
             headers["Link"] = f'<{request.url.path}?{_query(request, cursor=cursor(last))}>; rel="next"'
         return Response(shapes.to_json({"items": rows}), media_type="application/json", headers=headers)
@@ -266,11 +284,13 @@ def _listed(
         rows, last = first
         while rows:
             yield from rows
+            gateway.require_person(request.headers.get("authorization"))
             rows, last = page(last, MAX_PAGE)
 
     if format == "ndjson":
-        return StreamingResponse((shapes.to_json(row) + "\n" for row in everything()), media_type="application/x-ndjson")
-    return StreamingResponse(_csv(columns, (cell for row in everything() for cell in cells(row))), media_type="text/csv; charset=utf-8")
+        return _Stream((shapes.to_json(row) + "\n" for row in everything()), media_type="application/x-ndjson", headers=_UNCACHED)
+    lines = _csv(columns, (cell for row in everything() for cell in cells(row)))
+    return _Stream(lines, media_type="text/csv; charset=utf-8", headers=_UNCACHED)
 
 
 _DONATION_COLUMNS = (*DonationRow._fields, *AmountRow._fields[1:])
@@ -317,7 +337,10 @@ async def _events(request: Request, gateway: state.Gateway, person: Person, posi
     yield ": entries follow as they are recorded\n\n"
     idle, ends_at = 0.0, time.monotonic() + MAX_FEED_SECONDS
     while time.monotonic() < ends_at and not gateway.stopping and not await request.is_disconnected():
-        rows, reached = await asyncio.to_thread(_next_entries, gateway, person, position)
+        try:
+            rows, reached = await asyncio.to_thread(_next_entries, request, gateway, person, position)
+        except problems.Unauthenticated:  # by now: he asks again with a token that is valid
+            return
         said = []
         for row in rows:
             position = {**position, row.partition: row.offset + 1}
@@ -335,7 +358,10 @@ async def _events(request: Request, gateway: state.Gateway, person: Person, posi
             await asyncio.sleep(FEED_SECONDS)
 
 
-def _next_entries(gateway: state.Gateway, person: Person, position: dict[int, int]) -> tuple[list[HistoryRow], dict[int, int]]:
+def _next_entries(
+    request: Request, gateway: state.Gateway, person: Person, position: dict[int, int]
+) -> tuple[list[HistoryRow], dict[int, int]]:
+    gateway.require_person(request.headers.get("authorization"))
     with gateway.reader() as views:
         return views.entries(position, sight=gateway.sight(person), limit=PAGE)
 

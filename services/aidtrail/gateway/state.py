@@ -174,16 +174,24 @@ class Gateway:
 
     async def person(self, authorization: str | None) -> Person:
         """Who the access token says. Raises Unauthenticated. A token that is new is looked at in a thread: its key may need fetching."""
-        scheme, _, token = (authorization or "").partition(" ")
-        token = token.strip()
-        if scheme.lower() != "bearer" or not token:
-            raise problems.Unauthenticated("expected the header Authorization: Bearer <access token>")
+        token = _bearer(authorization)
+        actor_id = self._verifier.known_subject(token)
+        if actor_id is None:
+            actor_id = await asyncio.to_thread(self._subject, token)
+        return self._in_service(actor_id)
+
+    def require_person(self, authorization: str | None) -> None:
+        """As `person`, in a thread. A stream asks before each page, so that it ends with its token and with the actor's service."""
+        token = _bearer(authorization)
+        self._in_service(self._verifier.known_subject(token) or self._subject(token))
+
+    def _subject(self, token: str) -> str:
         try:
-            actor_id = self._verifier.known_subject(token)
-            if actor_id is None:
-                actor_id = await asyncio.to_thread(self._verifier.subject, token)
+            return self._verifier.subject(token)
         except TokenError as error:
             raise problems.Unauthenticated(str(error), headers={"WWW-Authenticate": 'Bearer error="invalid_token"'}) from None
+
+    def _in_service(self, actor_id: str) -> Person:
         person = Person.of(self.registry(), actor_id)
         if person is None or person.retired:
             raise problems.Unauthenticated("the token's subject is no actor in service")
@@ -212,6 +220,14 @@ class Gateway:
         except problems.ViewsUnavailable as error:
             found["views"] = error.title
         return found
+
+
+def _bearer(authorization: str | None) -> str:
+    scheme, _, token = (authorization or "").partition(" ")
+    token = token.strip()
+    if scheme.lower() != "bearer" or not token:
+        raise problems.Unauthenticated("expected the header Authorization: Bearer <access token>")
+    return token
 
 
 async def gateway(request: Request) -> Gateway:

@@ -10,6 +10,7 @@ import json
 import re
 import secrets
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -115,7 +116,8 @@ async def submitted(gateway: state.Gateway, person: Person, event: e.Event, valu
     if seconds:
         outcome = await gateway.intake.outcome(event_id, seconds)
         if outcome is not None:
-            return await answer(gateway, person, event_id, await own(outcome), {"Preference-Applied": f"wait={seconds:.0f}"})
+            with suppress(problems.ViewsUnavailable, problems.LogUnavailable):  # 503 would say that nothing was submitted
+                return await answer(gateway, person, event_id, await own(outcome), {"Preference-Applied": f"wait={seconds:.0f}"})
     said = {"event_id": str(event_id), "donation_id": event.meta.donation_id, "outcome": "pending"}
     return JSONResponse(said, 202, _location(event_id))
 
