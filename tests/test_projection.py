@@ -57,6 +57,8 @@ def test_a_build_goes_live_while_somebody_reads_one_table_after_the_other(tmp_pa
     with schema.connect(database_url) as control, psycopg.connect(database_url) as reading:
         control.autocommit = True
         build = schema.new_build(control, 1, "rebuild")
+        control.execute("SET deadlock_timeout TO '3s'")
+        reading.execute("SET deadlock_timeout TO '30s'")  # the one that looks finds it, and gives way
         reading.execute("SELECT * FROM live.donations")
         going_live = Thread(target=schema.go_live, args=(control, build))
         going_live.start()
