@@ -215,6 +215,25 @@ def test_whatever_a_forged_entry_makes_of_a_donation_the_ledger_refuses_and_goes
     assert replayed.equal == 3, "who rules again comes to the same"
 
 
+def test_a_submission_that_cannot_be_ruled_on_is_told_however_many_others_are_refused_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(ledger_module, "MAX_TOLD", 3)
+    forged, stamp, submission, reason, _ = FORGED["the end of time"]
+    log = MemoryLog()
+    TOPICS.create(log, 1)
+    with Producer(log, TOPICS) as producer:
+        producer.register(registry_events())
+        producer.submit([*forged, *[Acts(f"KRCS-2026-{number:04d}").confirmed() for number in range(2, 9)], submission])
+    for event in forged:
+        forge(log, event, 0, **stamp)
+    ledger = Ledger(log, TOPICS, tmp_path, group="ledger")
+    drain(ledger, lambda: True)
+    ledger.close()
+
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == [f"ledger: refused: {reason}"]
+
+
 def answered(log: MemoryLog, database: str) -> dict[int, int]:
     """How many entries count for each submission, as a projector sees it."""
     with schema.connect(database) as connection:

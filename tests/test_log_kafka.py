@@ -16,7 +16,7 @@ from kafka.errors import KafkaTimeoutError
 
 from aidtrail.errors import AppendUnknownError, UnavailableError, UsageError
 from aidtrail.log import Draft, kafka, up_to
-from aidtrail.log.kafka import KafkaLog
+from aidtrail.log.kafka import KafkaLog, KafkaMembership
 from tests.brokers import Broker
 from tests.conftest import require_kafka
 from tests.waiting import eventually
@@ -131,6 +131,23 @@ def test_a_member_that_cannot_go_on_says_so_until_it_is_one_again(kafka_broker: 
     assert failed._closed
     member.close()
     log.close()
+
+
+def test_a_member_that_there_is_nothing_for_asks_ever_more_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each time all members of the group divide the partitions anew, and cannot commit meanwhile."""
+    now = 0.0
+    monkeypatch.setattr(kafka, "time", Mock(monotonic=lambda: now))
+    member = KafkaMembership.__new__(KafkaMembership)
+    member._topic, member._owned, member._patience_seconds = "recorded", frozenset(), kafka.EMPTY_SECONDS
+    asked: list[float] = []
+    member._consumer = Mock(unsubscribe=lambda: asked.append(now))
+    member._subscribe()
+    for second in range(3600):
+        now = float(second)
+        member._ask_again_if_left_out()
+
+    assert asked[0] <= 6
+    assert len(asked) < 20
 
 
 def test_an_offset_that_the_log_does_not_have_is_refused(kafka_broker: str, topic: str) -> None:

@@ -44,6 +44,17 @@ def ask(url: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
     return code, capsys.readouterr().out.strip()
 
 
+def test_a_container_asks_itself_and_no_proxy(
+    url: str, pulses: dict[str, Pulse], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (nobody,) = free_ports(1)
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{nobody}")
+    for pulse in pulses.values():
+        pulse.turned()
+
+    assert ask(f"{url}/readyz", capsys) == (0, "ok")
+
+
 def test_a_service_is_alive_while_it_starts_and_ready_after_its_first_turn(
     url: str, pulses: dict[str, Pulse], capsys: pytest.CaptureFixture[str]
 ) -> None:

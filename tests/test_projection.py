@@ -2,6 +2,7 @@
 
 import random
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import psycopg
@@ -25,6 +26,7 @@ from aidtrail.views import schema
 from tests.acts import Acts, money, registry_events
 from tests.pipeline import TOPICS, Pipeline
 from tests.replaying import forge
+from tests.waiting import eventually
 
 PARTITIONS = 2
 NAMES = [f"KRCS-2026-{number:04d}" for number in range(60)]
@@ -45,6 +47,27 @@ def test_a_projector_that_is_idle_goes_on_in_the_build_that_goes_live(tmp_path: 
     pipeline.close()
 
     assert outcomes(database_url, 0) == [("admitted", NAMES[0]), ("admitted", NAMES[1])]
+
+
+def test_a_build_goes_live_while_somebody_reads_one_table_after_the_other(tmp_path: Path, database_url: str) -> None:
+    """He holds what goes live waits for, and asks for what it holds."""
+    pipeline = Pipeline(database_url, tmp_path, partitions=1)
+    pipeline.close()
+    waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'DROP VIEW%'"
+    with schema.connect(database_url) as control, psycopg.connect(database_url) as reading:
+        control.autocommit = True
+        build = schema.new_build(control, 1, "rebuild")
+        control.execute("SET deadlock_timeout TO '3s'")
+        reading.execute("SET deadlock_timeout TO '30s'")  # the one that looks finds it, and gives way
+        reading.execute("SELECT * FROM live.donations")
+        going_live = Thread(target=schema.go_live, args=(control, build))
+        going_live.start()
+        assert eventually(lambda: rows(database_url, waits) == [(1,)])
+        reading.execute("SELECT * FROM live.entries")
+        reading.commit()
+        going_live.join()
+
+        assert schema.live_build(control) == build
 
 
 def test_a_projector_that_is_idle_tells_an_outage_of_the_database(tmp_path: Path, database_url: str) -> None:

@@ -34,6 +34,7 @@ POLL_SECONDS = 0.5
 RECOVERY_SECONDS = 30.0
 MAX_TOLD = 20
 """Refusals of one batch and partition that have a line of their own; all are in `recorded`."""
+DEFECTS = (CANNOT_BE_FOLDED, CANNOT_BE_RULED)
 MILLISECOND = timedelta(milliseconds=1)
 
 
@@ -296,14 +297,13 @@ class Ledger:
             self._published |= next_submissions
 
     def _tell_refusals(self, number: int, outcomes: Sequence[Outcome], spans: Spans) -> None:
-        refused = [outcome for outcome in outcomes if outcome.refusal is not None]
-        for outcome in refused[:MAX_TOLD]:
-            assert outcome.refusal is not None
+        refused = [(outcome.refusal.reason, outcome) for outcome in outcomes if outcome.refusal is not None]
+        for reason, outcome in sorted(refused, key=lambda told: told[0] not in DEFECTS)[:MAX_TOLD]:  # no crowd hides what is our fault
             where: dict[str, object] = {"topic": self._topics.submitted, "partition": number, "offset": outcome.submitted_offset}
             where |= about(event=outcome.event) | spans.ids(number, outcome.submitted_offset)
-            level = logging.ERROR if outcome.refusal.reason in (CANNOT_BE_FOLDED, CANNOT_BE_RULED) else logging.INFO
-            logger.log(level, "ledger: refused: %s", outcome.refusal.reason, extra=where)
-            spans.say(number, outcome.submitted_offset, "aidtrail.refused", outcome.refusal.reason)
+            level = logging.ERROR if reason in DEFECTS else logging.INFO
+            logger.log(level, "ledger: refused: %s", reason, extra=where)
+            spans.say(number, outcome.submitted_offset, "aidtrail.refused", reason)
         if len(refused) > MAX_TOLD:
             logger.info("ledger: partition %d: %d more were refused in this batch", number, len(refused) - MAX_TOLD)
 
@@ -337,7 +337,7 @@ _STEP = {step: metrics.STEP_SECONDS.labels("ledger", step) for step in ("poll", 
 
 for _outcome in ("admitted", "refused"):
     metrics.SUBMISSIONS_RULED.labels(_outcome)
-for _reason in ("undecodable", CANNOT_BE_FOLDED, CANNOT_BE_RULED):
+for _reason in ("undecodable", *DEFECTS):
     metrics.REFUSALS.labels(_reason)  # Prometheus sees an increase only of what it knew before
 
 

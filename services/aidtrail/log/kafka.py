@@ -41,6 +41,7 @@ POSITION_SECONDS = 1
 """How long a change of leaders may hold up who asks for a position: it is told all the same."""
 STALL_SECONDS = 60
 EMPTY_SECONDS = 5.0
+MAX_EMPTY_SECONDS = 320.0
 CLOSE_SECONDS = 2
 TELL_SECONDS = 5.0
 """How often an outage is told."""
@@ -387,6 +388,7 @@ class KafkaMembership:
         """Why it is no member; until it is one again."""
         self._asked = Event()
         self._closing = False
+        self._patience_seconds = EMPTY_SECONDS
         self._open = partial(
             KafkaConsumer,
             **connection,
@@ -452,15 +454,16 @@ class KafkaMembership:
             self._consumer.close(autocommit=False, timeout_ms=CLOSE_SECONDS * 1000)
 
     def _ask_again_if_left_out(self) -> None:
-        """Join anew after a while without any partition. Either there are more members than partitions, and it changes nothing; or the
-        partitions were divided by a leader that did not know the topic yet: with kafka-python 3.0.12 it gives nobody any, and leaves it
-        at that."""
+        """Join anew after a while without any partition. Either the partitions were divided by a leader that did not know the topic yet:
+        with kafka-python 3.0.12 it gives nobody any, and leaves it at that. Or there are more members than partitions, and it changes
+        nothing: so ever more rarely, since nobody can commit while the group divides them."""
         now = time.monotonic()
         if self._owned:
-            self._empty_since = now
-        elif now - self._empty_since > EMPTY_SECONDS:
+            self._empty_since, self._patience_seconds = now, EMPTY_SECONDS
+        elif now - self._empty_since > self._patience_seconds:
             self._consumer.unsubscribe()
             self._subscribe()
+            self._patience_seconds = min(2 * self._patience_seconds, MAX_EMPTY_SECONDS)
 
     def _publish(self, commit: Callable[[dict[Any, Any]], object]) -> None:
         """Of partitions that are another member's now, the other says how far they are."""

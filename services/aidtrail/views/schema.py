@@ -27,6 +27,9 @@ TABLES = ("positions", "entries", "refusals", "donations", "amounts", "approvals
 WRITTEN = "aidtrail_written"
 """PostgreSQL's notification at each commit of a batch to the live build."""
 
+TRIES = 10
+"""Of going live. In each, readers wait for one second at most: then PostgreSQL looks for a deadlock."""
+
 Connection = psycopg.Connection[tuple[object, ...]]
 CONNECTION: dict[str, Any] = {
     **connections.CONNECTION,
@@ -141,6 +144,16 @@ def live_build(connection: Connection) -> str | None:
 
 def go_live(connection: Connection, build: str) -> None:
     """Make `build` the live one, in one transaction. Projectors notice at their next turn, and go on in it."""
+    for left in reversed(range(TRIES)):
+        try:
+            _go_live(connection, build)
+            return
+        except psycopg.errors.DeadlockDetected:  # with who reads one table after the other: he has been let through
+            if not left:
+                raise
+
+
+def _go_live(connection: Connection, build: str) -> None:
     with connection.transaction():
         found = require_build(connection, build)
         if found.startswith(AS_OF):
