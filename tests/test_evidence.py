@@ -233,6 +233,10 @@ def test_the_commands_take_a_log_home_and_check_it(subject: Sealed, tmp_path: Pa
     code, said = run("verify", "bundle.json", "--key", key)
     assert (code, f"C4 fails: view amounts {LIFE}/KWD" in said) == (14, True)
     assert run("verify", "bundle.json")[0] == 2
+    for option in ("--policy", "--last"):
+        Path("-own").write_bytes(b"\xff\0")
+        code, said = run("verify", "taken", "--key", key, f"{option}=-own")
+        assert (code, said.count("\n"), Path("-own").read_bytes()) == (2, 1, b"\xff\0")
 
 
 # --- a bundle that somebody changed -------------------------------------------------------------------------------------------------

@@ -71,6 +71,7 @@ Kafka, far below what would keep a reader busy."""
 MAX_PARTITIONS = 4096
 MAX_LINE, MAX_BUNDLE = 4 * 2**20, 64 * 2**20
 """Bytes: of a line (and of a schema), and of a bundle. Kafka takes records of 1 MiB where nobody says otherwise."""
+MAX_POLICY = 256 * 1024
 LATE_MILLISECONDS = 60_000
 """What was registered so long before a submission was appended must have been known to the ledger: two brokers' clocks may differ."""
 ZEROS = bytes(32)
@@ -261,6 +262,7 @@ class Key(NamedTuple):
         try:
             name, key_id, encoded = vkey.split("+", 2)
             value = unbase64(encoded)
+            name.encode()
         except (ValueError, Wrong):
             raise Unusable(f"expected a key <name>+<key id>+<base64>, found {shown(vkey)}") from None
         key = cls(name, value[0] if value else 0, value[1:])
@@ -371,14 +373,11 @@ class Policy(NamedTuple):
             raise Unusable("policy: expected a line 'quorum', found none")
         return cls(tuple(logs), witnesses, groups, quorum)
 
-    def met(self, signed: frozenset[str], name: str | None = None) -> bool:
-        name = self.quorum if name is None else name
-        if name == "none":
-            return True
-        if name in self.witnesses:
-            return name in signed
-        least, members = self.groups[name]
-        return sum(self.met(signed, member) for member in members) >= least
+    def met(self, signed: frozenset[str]) -> bool:
+        have = {"none": True, **{name: name in signed for name in self.witnesses}}
+        for name, (least, members) in self.groups.items():  # a group comes after its members
+            have[name] = sum(have[member] for member in members) >= least
+        return have[self.quorum]
 
 
 class Manifest(NamedTuple):
@@ -427,6 +426,18 @@ def unbase64(text: Any) -> bytes:
     if base64_of(value) != text:
         raise Wrong(f"expected base64 in its one form, found {shown(text)}")
     return value
+
+
+def read_json(text: str | bytes) -> Any:
+    """Raises ValueError, or RecursionError, also where an object has a name twice: one reader would take the first, another the last."""
+    return json.loads(text, object_pairs_hook=_each_name_once)
+
+
+def _each_name_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    read = dict(pairs)
+    if len(read) < len(pairs):
+        raise ValueError("a name twice")
+    return read
 
 
 def shown(value: object) -> str:
@@ -2022,6 +2033,13 @@ class Stand(NamedTuple):
     size: int
     root: bytes
 
+    @classmethod
+    def of(cls, read: Mapping[str, Any]) -> Stand:
+        size, root = read["size"], unbase64(read["root"])
+        if type(size) is not int or not 0 <= size < 2**63 or len(root) != 32:
+            raise ValueError
+        return cls(size, root)
+
 
 class Memory(NamedTuple):
     """What an auditor keeps from one visit to the next: the checkpoint, and how far the topics were that no checkpoint covers."""
@@ -2031,16 +2049,15 @@ class Memory(NamedTuple):
     submitted: tuple[Stand, ...] = ()
 
     @classmethod
-    def parse(cls, text: str) -> Memory:
+    def parse(cls, text: bytes) -> Memory:
         try:
-            read = json.loads(text)
-            if read["format"] != MEMORY:
+            read = read_json(text)
+            note, registry = read["checkpoint"], read["registry"]
+            if read["format"] != MEMORY or type(note) is not str:
                 raise ValueError
-            stands = [
-                None if one is None else Stand(int(one["size"]), unbase64(one["root"])) for one in [read["registry"], *read["submitted"]]
-            ]
-            return cls(str(read["checkpoint"]), stands[0], tuple(stand for stand in stands[1:] if stand is not None))
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError, Wrong):
+            note.encode()  # not with half a character
+            return cls(note, None if registry is None else Stand.of(registry), tuple(map(Stand.of, read["submitted"])))
+        except (ValueError, KeyError, TypeError, RecursionError, Wrong):
             raise Unusable(f"expected the file that --last keeps ({MEMORY}), found something else; it stays as it is") from None
 
     def text(self) -> str:
@@ -2847,15 +2864,17 @@ def _verify(path: Path, trust: Trust) -> Report:
 
 
 def trusted(key: str | None, policy_file: Path | None, memory_file: Path | None) -> Trust:
-    """Raises Unusable where no key is given, or a file cannot be read."""
+    """Raises Unusable where no key is given, or a file cannot be read. An editor may have left its line ends and byte order mark."""
     try:
-        policy = Policy() if policy_file is None else Policy.parse(policy_file.read_text(encoding="utf-8"))
-        memory = None
+        policy, memory = Policy(), None
+        if policy_file is not None:
+            text = whole(policy_file, MAX_POLICY).decode("utf-8-sig", "surrogateescape")
+            policy = Policy.parse(re.sub(r"\r\n?", "\n", text))
         if memory_file is not None and not memory_file.parent.is_dir():
             raise Unusable(f"--last {memory_file}: expected a file in a folder that is there, found none")
         if memory_file is not None and memory_file.exists():
-            memory = Memory.parse(memory_file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+            memory = Memory.parse(whole(memory_file, MAX_LINE))
+    except (OSError, Wrong) as error:
         raise Unusable(str(error)) from None
     logs = policy.logs if key is None else (Key.parse(key.strip()),)
     if len(logs) != 1:
@@ -2864,7 +2883,9 @@ def trusted(key: str | None, policy_file: Path | None, memory_file: Path | None)
         )
     if policy.logs and logs[0] not in policy.logs:
         raise Unusable("--key: expected a log of the policy, found another")
-    return Trust(logs[0], policy, memory)
+    trust = Trust(logs[0], policy, memory)
+    trust.last()
+    return trust
 
 
 def remember(report: Report, file: Path) -> str | None:
