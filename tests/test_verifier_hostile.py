@@ -457,3 +457,57 @@ def test_what_was_found_is_told_also_where_it_cannot_be_remembered(export: Path,
     assert code == 2
     assert "C1 holds" in said.out
     assert "last.json cannot be kept" in said.err
+
+
+# --- what one reader takes for this and another for that ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "twice", "code"),
+    [
+        ("views/amounts", '"settled": "99999999.0000", ', 13),
+        ("recorded", '"value": null, ', 11),
+        ("submitted", '"value": null, ', 11),
+        ("registry", '"value": null, ', 11),
+        ("checkpoints", '"value": null, ', 11),
+    ],
+)
+def test_a_line_that_says_a_thing_twice_is_a_finding_also_where_the_last_word_is_right(
+    name: str, twice: str, code: int, export: Path
+) -> None:
+    path = max(sorted((export / name).iterdir()), key=lambda path: path.stat().st_size)
+    path.write_text(path.read_text().replace("{", "{" + twice, 1))
+
+    report = verifier.verify(export, TRUST)
+
+    assert report.exit_code == code
+    assert any("line 1: expected a JSON object with each name once" in finding.what for finding in report.findings)
+
+
+@pytest.mark.parametrize(("before", "twice"), [("{", '"views": {}, '), ('"amounts": [{', '"settled": "99999999.0000", ')])
+def test_a_bundle_that_says_a_thing_twice_is_none(before: str, twice: str, bundle: Bundle, tmp_path: Path) -> None:
+    text = json.dumps(bundle)
+    (tmp_path / "bundle.json").write_text(text.replace(before, before + twice, 1))
+
+    with pytest.raises(verifier.Unusable, match="expected a folder that 'audit export' made"):
+        verifier.verify(tmp_path / "bundle.json", TRUST)
+
+
+def test_an_about_that_says_a_thing_twice_is_none(export: Path) -> None:
+    path = export / "about.json"
+    path.write_text(path.read_text().replace("{", '{"partitions": 1, ', 1))
+
+    with pytest.raises(verifier.Unusable, match="expected an export"):
+        verifier.verify(export, TRUST)
+
+
+def test_why_submissions_are_missing_is_told_before_that_they_are(export: Path) -> None:
+    path = max(sorted((export / "submitted").iterdir()), key=lambda path: path.stat().st_size)
+    path.unlink()
+
+    found = verifier.verify(export, TRUST).findings
+
+    assert [finding.what for finding in found][:2] == [
+        f"{path.name}: expected a file, found none",
+        "expected a submission, which an entry answers, found none",
+    ]

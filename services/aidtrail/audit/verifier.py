@@ -2395,8 +2395,6 @@ class Submissions:
         self.report, self.partition, self.tree = report, partition, Tree()
         self._last = source.last_submitted[partition] if partition < len(source.last_submitted) else None
         self._records = iter(source.records("submitted", partition))
-        self.wrong: str | None = None
-        self.cut_short = False
         self._next = self._read()
 
     def before(self, offset: int) -> Iterator[int]:
@@ -2418,31 +2416,32 @@ class Submissions:
             self._next = self._read()
         if self._last is not None and self.tree.size < self._last.size:
             report.removed += self._last.size - self.tree.size
-            self.wrong = self.wrong or f"expected the {self._last.size} records that were seen last, found {self.tree.size}"
-        if self.wrong is not None:
-            report.find("C1", "submitted", self.partition, None, self.wrong)
-        if self.cut_short:
-            report.unexamined.add("C2")
+            self._find(f"expected the {self._last.size} records that were seen last, found {self.tree.size}")
 
     def _read(self) -> Record | None:
         try:
             record = next(self._records, None)
-        except Wrong as error:
-            record, self.wrong, self.cut_short = None, str(error), True
-        if record is not None:
+            if record is None:
+                return None
             self.report.records += 1
             if record.offset < self.tree.size or not self.report.may_skip(record.offset - self.tree.size):
-                self.wrong, self.cut_short = f"expected offset {self.tree.size}, found {record.offset}", True
-                return None
-            while self.tree.size < record.offset:
-                self._grow(EMPTY_LEAF)
-            self._grow(leaf_hash(record.value or b""))
+                raise Wrong(f"expected offset {self.tree.size}, found {record.offset}")
+        except Wrong as error:  # now: what follows from it are findings without number
+            self._find(error)
+            self.report.unexamined.add("C2")
+            return None
+        while self.tree.size < record.offset:
+            self._grow(EMPTY_LEAF)
+        self._grow(leaf_hash(record.value or b""))
         return record
 
     def _grow(self, hashed: bytes) -> None:
         self.tree.append(hashed)
         if self._last is not None and self.tree.size == self._last.size and self.tree.root != self._last.root:
-            self.wrong = f"the first {self._last.size} records are not those that were seen last"
+            self._find(f"the first {self._last.size} records are not those that were seen last")
+
+    def _find(self, what: object) -> None:
+        self.report.find("C1", "submitted", self.partition, None, what)
 
 
 # --- an export ----------------------------------------------------------------------------------------------------------------------
@@ -2497,7 +2496,7 @@ class Source:
 
     def _about(self) -> dict[str, Any]:
         try:
-            about: dict[str, Any] = json.loads(whole(self.folder / "about.json", MAX_LINE))
+            about: dict[str, Any] = read_json(whole(self.folder / "about.json", MAX_LINE))
             if about["format"] != EXPORT or type(about["partitions"]) is not int or about["partitions"] < 1:
                 raise ValueError
             ends = about.get("views")
@@ -2512,11 +2511,11 @@ class Source:
             with opened_file(self.folder / name) as file:
                 for number, line in enumerate(iter(lambda: file.readline(MAX_LINE + 1), b""), 1):
                     try:
-                        read = json.loads(line) if len(line) <= MAX_LINE else None
+                        read = read_json(line) if len(line) <= MAX_LINE else None
                     except (ValueError, RecursionError):
                         read = None
                     if not isinstance(read, dict):
-                        raise Wrong(f"{name} line {number}: expected a JSON object, found {shown(line[:80])}")
+                        raise Wrong(f"{name} line {number}: expected a JSON object with each name once, found {shown(line[:80])}")
                     yield read
         except OSError:
             raise Wrong(f"{name}: expected a file that can be read, found another") from None
@@ -2855,7 +2854,7 @@ def _verify(path: Path, trust: Trust) -> Report:
     if os.path.isdir(path):  # is_dir() may raise
         return verify_export(Source(path), trust)
     try:
-        bundle = json.loads(whole(path, MAX_BUNDLE))
+        bundle = read_json(whole(path, MAX_BUNDLE))
         if bundle["format"] != BUNDLE:
             raise ValueError
     except (ValueError, KeyError, TypeError, RecursionError, Wrong):
