@@ -511,3 +511,50 @@ def test_why_submissions_are_missing_is_told_before_that_they_are(export: Path) 
         f"{path.name}: expected a file, found none",
         "expected a submission, which an entry answers, found none",
     ]
+
+
+# --- what is handed over and not examined -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("views/donations/3.ndjson", 13),
+        ("views/donations/00.ndjson", 13),
+        ("views/donations/all.ndjson", 13),
+        ("views/totals/0.ndjson", 13),
+        ("recorded/3.ndjson", 11),
+        ("submitted/3.ndjson", 11),
+        ("registry/1.ndjson", 11),
+        ("checkpoints/1.ndjson", 11),
+        ("figures.ndjson", 11),
+        ("views/donations/._0.ndjson", 0),
+        ("read-me.txt", 0),
+    ],
+)
+def test_a_file_of_rows_or_records_that_is_of_no_partition_is_a_finding(name: str, code: int, export: Path) -> None:
+    """Who reads the folder after 'C3 holds' takes the figures in it for those that were compared."""
+    (export / name).parent.mkdir(exist_ok=True)
+    (export / name).write_text('{"donation_id": "KRCS-2026-0002", "settled": "99999999.0000"}\n')
+
+    report = verifier.verify(export, TRUST)
+
+    assert report.exit_code == code
+    assert [finding.topic for finding in report.findings] == ([name] if code else [])
+
+
+def test_records_that_are_not_walked_were_not_examined(export: Path) -> None:
+    (export / "checkpoints" / "0.ndjson").write_text("")
+
+    code, words = said_of(verifier.verify(export, TRUST))
+
+    assert (code, words["C2"]) == (11, NOT)
+
+
+def test_where_a_donation_belongs_is_told_by_the_seal_and_not_by_the_export(export: Path) -> None:
+    say(export, partitions=4, views=[*json.loads((export / "about.json").read_text())["views"], 0])
+
+    report = verifier.verify(export, TRUST)
+
+    assert [finding.what for finding in report.findings] == ["expected the 3 partitions that were sealed, found 4"]
+    assert (report.exit_code, report.admitted) == (11, 33)

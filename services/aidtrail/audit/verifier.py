@@ -2179,6 +2179,7 @@ class Walk:
         report: Report,
         source: Source,
         partition: int,
+        partitions: int,
         stands: Sequence[Stand],
         registry: Registry,
         schemas: Schemas,
@@ -2187,7 +2188,7 @@ class Walk:
         self.report, self.source, self.partition = report, source, partition
         self.stands = [stand for at, stand in enumerate(stands) if at == 0 or stand.size != stands[at - 1].size]
         self.end = self.stands[-1].size if self.stands else 0
-        self.registry, self.schemas, self.partitions = registry, schemas, source.partitions
+        self.registry, self.schemas, self.partitions = registry, schemas, partitions
         self.tail, self.clock, self.registry_offset = Tail(), 0, -1
         self.lives: dict[str, Life] = {}
         ends = source.view_ends or []
@@ -2209,6 +2210,7 @@ class Walk:
                 self.report.invented += 1
                 said = f"{self.end} sealed records" if record.offset >= self.end else f"one nearer to offset {self.tree.size}"
                 self._find("C1", record.offset, f"expected {said}, found another")
+                self.report.unexamined |= {"C2", "C3"}
                 continue
             if record.offset < self.tree.size:
                 self._find("C1", record.offset, f"expected offset {self.tree.size}, found an earlier one again")
@@ -2494,6 +2496,17 @@ class Source:
         except (OSError, Wrong):
             return b""
 
+    def others(self) -> Iterator[str]:
+        """Files of lines that are of no partition, by their path: nothing here reads them, and somebody else might."""
+        counts = dict.fromkeys(("recorded", "submitted", *(f"views/{table}" for table in KEYS)), self.partitions)
+        counts |= {"registry": 1, "checkpoints": 1}
+        for path in sorted(self.folder.rglob("*.ndjson")):
+            name = path.relative_to(self.folder).as_posix()
+            kind, _, number = name.removesuffix(".ndjson").rpartition("/")
+            known = re.fullmatch("0|[1-9][0-9]{0,9}", number) and int(number) < counts.get(kind, 0)
+            if not known and not path.name.startswith("."):  # those are an operating system's own
+                yield name
+
     def _about(self) -> dict[str, Any]:
         try:
             about: dict[str, Any] = read_json(whole(self.folder / "about.json", MAX_LINE))
@@ -2653,7 +2666,7 @@ def verify_export(source: Source, trust: Trust) -> Report:
         sealed_views = frozenset(
             one.stands[partition][0] for one in seals.manifests if one.view is not None and partition < len(one.stands)
         )
-        walk = Walk(report, source, partition, seals.partition(partition), registry, schemas, sealed_views)
+        walk = Walk(report, source, partition, sealed, seals.partition(partition), registry, schemas, sealed_views)
         if walk.view_end > walk.end:
             report.find("C3", "views", partition, None, f"expected views of at most the {walk.end} sealed records, found {walk.view_end}")
         walk.run()
@@ -2852,7 +2865,11 @@ def verify(path: Path, trust: Trust) -> Report:
 
 def _verify(path: Path, trust: Trust) -> Report:
     if os.path.isdir(path):  # is_dir() may raise
-        return verify_export(Source(path), trust)
+        source = Source(path)
+        report = verify_export(source, trust)
+        for name in source.others():
+            report.find("C3" if name.startswith("views/") else "C1", name, None, None, "expected no such file, found one")
+        return report
     try:
         bundle = read_json(whole(path, MAX_BUNDLE))
         if bundle["format"] != BUNDLE:
