@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
@@ -533,6 +534,29 @@ def test_a_note_with_a_wrong_signature_of_the_log_is_no_checkpoint_whoever_else_
     for signatures in ((wrong,), (wrong, *note.signatures), (*note.signatures, wrong)):
         with pytest.raises(verifier.Wrong, match="found a wrong one"):
             verifier.opened(Note(note.text, signatures).encode(), verifier.Key.parse(VKEY), {})
+
+
+def test_a_cosignature_of_no_time_that_there_is_does_not_count(world: World) -> None:
+    """tlog-cosignature: a timestamp must not exceed 2^63 - 1."""
+    note = parse(world.held().kept["checkpoints", 0][-1].value or b"")
+    witness, log = signer("w.example/witness", COSIGNATURE), verifier.Key.parse(VKEY)
+    trusted = {"w": verifier.Key.parse(str(witness.verifier), verifier.WITNESS_KEY)}
+    for seconds, counts in ((0, True), (2**63 - 1, True), (2**63, False), (2**64 - 1, False)):
+        message = f"cosignature/v1\ntime {seconds}\n{note.text}".encode()
+        signature = Ed25519PrivateKey.from_private_bytes(witness.secret).sign(message)
+        line = cosign(note.text, witness, 1)._replace(value=seconds.to_bytes(8, "big") + signature)
+
+        opened = verifier.opened(Note(note.text, (*note.signatures, line)).encode(), log, trusted)
+
+        assert opened.witnesses == ({"w"} if counts else set())
+
+
+def test_a_checkpoint_with_signatures_without_end_is_none(world: World) -> None:
+    note = parse(world.held().kept["checkpoints", 0][-1].value or b"")
+    encoded = note.encode() + str(note.signatures[0]).encode() * 3000
+
+    with pytest.raises(verifier.Wrong, match="expected a checkpoint of at most 262144 bytes"):
+        verifier.opened(encoded, verifier.Key.parse(VKEY), {})
 
 
 W = [str(signer(f"{name}.example/witness", COSIGNATURE).verifier) for name in "abc"]

@@ -141,6 +141,16 @@ def test_as_json_it_says_what_was_not_examined(export: Path, capsys: Any) -> Non
     assert json.loads(capsys.readouterr().out)["not_examined"] == ["C2"]
 
 
+def test_as_json_it_says_how_much_of_the_log_is_younger_than_the_rows(export: Path, capsys: Any) -> None:
+    for path in (export / "views").rglob("*.ndjson"):
+        path.write_text("")
+    say(export, views=[0, 0, 0])
+
+    assert verifier.main(["--key", VKEY, "--json", str(export)]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert [said[name] for name in ("rows", "views_behind", "views_sealed")] == [0, 38, 3]
+
+
 # --- what others wrote is shown, not done -------------------------------------------------------------------------------------------
 
 SCREEN = "ZZ\x1b[2J\x1b[H checkpoint ok\nC1 holds: all\nC2 holds: all\n\x1b[8m\ud800" + "x" * 100_000

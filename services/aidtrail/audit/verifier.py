@@ -71,7 +71,8 @@ Kafka, far below what would keep a reader busy."""
 MAX_PARTITIONS = 4096
 MAX_LINE, MAX_BUNDLE = 4 * 2**20, 64 * 2**20
 """Bytes: of a line (and of a schema), and of a bundle. Kafka takes records of 1 MiB where nobody says otherwise."""
-MAX_POLICY = 256 * 1024
+MAX_NOTE = MAX_POLICY = 256 * 1024
+"""Bytes: of a checkpoint with its signatures, and of a policy. Far above any."""
 LATE_MILLISECONDS = 60_000
 """What was registered so long before a submission was appended must have been known to the ledger: two brokers' clocks may differ."""
 ZEROS = bytes(32)
@@ -282,6 +283,8 @@ class Checkpoint(NamedTuple):
 
 def opened(note: bytes, log: Key, witnesses: Mapping[str, Key]) -> Checkpoint:
     """Raises Wrong unless the log's key signed it, and for a wrong signature by that key. A wrong one by a witness is none."""
+    if len(note) > MAX_NOTE:
+        raise Wrong(f"expected a checkpoint of at most {MAX_NOTE} bytes, found {len(note)}")
     try:
         text, _, tail = note.decode().rpartition("\n\n")
     except UnicodeDecodeError:
@@ -316,7 +319,10 @@ def opened(note: bytes, log: Key, witnesses: Mapping[str, Key]) -> Checkpoint:
 
 def _verify_signature(key: Key, message: str, value: bytes) -> None:
     if key.type == WITNESS_KEY:
-        message, value = f"cosignature/v1\ntime {int.from_bytes(value[:8], 'big')}\n{message}", value[8:]
+        seconds = int.from_bytes(value[:8], "big")
+        if seconds >= 2**63:
+            raise Wrong(f"expected a time below 2**63 from {key.name}, found {seconds}")
+        message, value = f"cosignature/v1\ntime {seconds}\n{message}", value[8:]
     try:
         Ed25519PublicKey.from_public_bytes(key.public).verify(value, message.encode())
     except InvalidSignature:
@@ -2973,6 +2979,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         names = ("kind", "records", "altered", "removed", "reordered", "invented", "rows", "rows_differing", "admitted", "refused", "void")
         said = {name: getattr(report, name) for name in (*names, "unanswered", "continues")} | {"failing": dict(report.failing)}
         said |= {"not_examined": sorted(report.unexamined), "signed": report.signers.total()}
+        said |= {"views_behind": report.views_behind, "views_sealed": report.views_sealed}
         said |= {"signers": [{"actor": actor, "key": key, "entries": n} for (actor, key), n in sorted(report.signers.items())]}
         said |= {"first": report.first and report.first._asdict(), "checkpoint": report.checkpoint and report.checkpoint.note}
         sys.stdout.write(json.dumps(said | {"findings": [one._asdict() for one in report.findings], "exit_code": report.exit_code}) + "\n")
