@@ -523,6 +523,14 @@ def test_why_submissions_are_missing_is_told_before_that_they_are(export: Path) 
     ]
 
 
+def test_of_void_entries_a_bundle_says_nothing(export: Path, bundle: Bundle) -> None:
+    """To tell which are void takes all of the partition."""
+    said = [" ".join(verifier.lines(report, TRUST)) for report in (verifier.verify(export, TRUST), verifier.verify_bundle(bundle, TRUST))]
+
+    assert "C2 holds: 33 admitted (signed by their actors: 0) and 0 refused entries, 5 void;" in said[0]
+    assert "C2 holds: 33 admitted (signed by their actors: 0) and 0 refused entries of one donation; their chain," in said[1]
+
+
 # --- what is handed over and not examined -------------------------------------------------------------------------------------------
 
 

@@ -7,7 +7,8 @@ you (`--last`): the checkpoint that it saw last, which it replaces only when eve
 
 Four claims, each with an exit code of its own; the lowest that fails counts:
 
-    C1 (11) the log only grew: every record stands under a signed checkpoint that continues the one you saw last
+    C1 (11) the log only grew: every record of `recorded` stands under a signed checkpoint that continues the one you saw last; what you
+            saw of `submitted` and `registry`, which are not sealed, is as it was
     C2 (12) every entry follows the one before, answers its submission, and was made by an enrolled actor, under the rules and by
             distinct people; what is signed was signed with a key of its actor, and who must sign did
     C3 (13) the views are the fold of the log (an export)
@@ -17,7 +18,9 @@ Four claims, each with an exit code of its own; the lowest that fails counts:
 
 What it cannot show: that a person did what his account or his key did; that the registry is true (`--json` lists the keys that signed, to
 be compared with those that the actors tell you); with the log's key in the hands of somebody who rewrites history, anything but the actors'
-signatures about what you saw no checkpoint of and no witness signed. A bundle cannot show that nothing came after it.
+signatures about what you saw no checkpoint of and no witness signed. A bundle has no other donation's entries, no submissions, and of the
+registry what concerns it: it cannot show that nothing came after it, that no entry of it is void, that an entry answers its submission, or
+that the registry of an entry was new enough. An export shows these.
 It checks chains, people, sums and states; that every single rule was kept is `aidtrail audit replay`.
 
 It is long because it is one file, and says again in its own words what Aidtrail says elsewhere: two writings that agree are the point. Each
@@ -1991,7 +1994,7 @@ class Report:
     continues: int | None = None
     """The size of the checkpoint that was seen last, and that this one continues."""
     conflict: tuple[str, str] | None = None
-    """Two checkpoints by one key that cannot both be true: evidence."""
+    """The checkpoint that was seen last, and one by the same key that was not shown to continue it: kept, for they may be evidence."""
     firsts: dict[str, Finding] = field(default_factory=dict)
     """Of each claim that fails, the first finding that names a record."""
     gaps: int = 0
@@ -2937,17 +2940,18 @@ def lines(report: Report, trust: Trust) -> Iterator[str]:
         if count > MAX_NAMED:
             yield f"{claim} fails: and {count - MAX_NAMED} more"
     seen = "none was seen before" if report.continues is None else f"it continues the one of size {report.continues} that was seen last"
+    entries = f"{report.admitted} admitted (signed by their actors: {report.signers.total()}) and {report.refused} refused entries"
     behind = report.views_behind
     held = {
         "C1": f"{report.records} records, and those of recorded are as the checkpoint has them; {seen}",
-        "C2": f"{report.admitted} admitted (signed by their actors: {report.signers.total()}) and {report.refused} refused entries, "
-        f"{report.void} void; chains, people, states and sums",
+        "C2": f"{entries}, {report.void} void; chains, people, states and sums",
         "C3": f"{report.rows} rows are the fold of the log, so were {report.views_sealed} sealed digests; {behind} records are younger",
         "C4": f"{report.rows} rows came from these {report.admitted} entries, which are in the log",
     }
     if report.kind == "bundle":
         del held["C3"]
         held["C1"] = f"the checkpoint is signed; {seen}"
+        held["C2"] = f"{entries} of one donation; their chain, people, states and sums"
     else:
         del held["C4"]
     for claim, text in held.items():
