@@ -1,5 +1,6 @@
 """Whoever hands over an export or a bundle has no hold over the verifier: not by what it says of it, nor by what it does to it."""
 
+import base64
 import json
 import os
 import shutil
@@ -529,6 +530,19 @@ def test_of_void_entries_a_bundle_says_nothing(export: Path, bundle: Bundle) -> 
 
     assert "C2 holds: 33 admitted (signed by their actors: 0) and 0 refused entries, 5 void;" in said[0]
     assert "C2 holds: 33 admitted (signed by their actors: 0) and 0 refused entries of one donation; their chain," in said[1]
+
+
+def test_a_manifest_that_was_altered_on_the_way_is_not_told_as_two_histories_of_the_log(export: Path) -> None:
+    """Manifests in an export bear no signature: anybody can alter one, and the log's operator is not accused."""
+    path = export / "checkpoints" / "0.ndjson"
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    records[-2]["value"] = base64.b64encode(base64.b64decode(records[-2]["value"]).replace(b"\n35 ", b"\n36 ")).decode()
+    path.write_text("".join(f"{json.dumps(record)}\n" for record in records))
+
+    report = verifier.verify(export, TRUST)
+
+    assert report.findings[0].what.startswith("size 6: expected the root of the manifests, ")
+    assert report.exit_code == 11
 
 
 # --- what is handed over and not examined -------------------------------------------------------------------------------------------

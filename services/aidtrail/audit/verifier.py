@@ -2604,7 +2604,8 @@ class Seals:
         if not 1 <= checkpoint.size <= len(self.roots):
             raise Wrong(f"a checkpoint of size {checkpoint.size}, and {len(self.roots)} manifests")
         if checkpoint.root != self.roots[checkpoint.size - 1]:
-            raise Wrong(f"two histories by one key: expected the root {self.roots[checkpoint.size - 1].hex()} at size {checkpoint.size}")
+            expected = self.roots[checkpoint.size - 1]
+            raise Wrong(f"size {checkpoint.size}: expected the root of the manifests, {expected.hex()}, found {checkpoint.root.hex()}")
 
     def partition(self, number: int) -> list[Stand]:
         return [Stand(*manifest.stands[number]) for manifest in self.manifests if number < len(manifest.stands)]
