@@ -4,7 +4,9 @@
 import hashlib
 import json
 import random
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -271,3 +273,65 @@ def test_a_cut_is_found_by_name_and_by_file_and_an_altered_one_is_refused(
         cuts.keep(connection, "2026-q4", "views_1", cuts.Cut({}))
     with pytest.raises(UsageError, match="no build's"):
         cuts.keep(connection, "views_1", "views_1", cut)
+    for name in ("live", "2026-q4.json"):  # where a cut is asked for, these are the live build and a file
+        with pytest.raises(UsageError, match="no build's or file's"):
+            cuts.keep(connection, name, "views_1", cut)
+
+
+def test_builds_that_are_made_at_once_have_names_of_their_own_and_no_other_schemas(database_url: str) -> None:
+    """Two as-of builds, or a diff beside one; and a schema of somebody else, which dropping a build would drop as well."""
+    with schema.connect(database_url) as connection:
+        connection.autocommit = True
+        schema.prepare(connection, 1)
+        connection.execute("CREATE SCHEMA views_2")
+    ready = threading.Barrier(4)
+
+    def make() -> str:
+        with schema.connect(database_url) as connection:
+            connection.autocommit = True
+            ready.wait(30)
+            return schema.new_build(connection, 1, "as of now")
+
+    with ThreadPoolExecutor(4) as pool:
+        made = [future.result() for future in [pool.submit(make) for _ in range(4)]]
+
+    assert sorted(made) == ["views_3", "views_4", "views_5", "views_6"]
+
+
+SOUND = cuts.Place(3, 2, bytes(32), bytes(32))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"\xff",
+        b"[" * 10**5,
+        b"9" * 5000,
+        b"null",
+        json.dumps(cuts.Cut({}).to_json()).replace("[]", '[{"partition": Infinity}]').encode(),
+        *(
+            json.dumps(cuts.Cut({0: place}).to_json()).encode()
+            for place in (
+                SOUND._replace(next_offset=-1),
+                SOUND._replace(next_offset=2**63),
+                SOUND._replace(last_submitted_offset=-2),
+                SOUND._replace(last_outcome_sha256=b""),
+                SOUND._replace(rows_sha256=bytes(33)),
+            )
+        ),
+    ],
+    ids=range(11),
+)
+def test_a_file_that_holds_no_cut_is_one_clear_line(text: bytes, tmp_path: Path) -> None:
+    (tmp_path / "cut.json").write_bytes(text)
+
+    with pytest.raises(UsageError, match="expected a cut, as 'aidtrail audit cut --json' prints it"):
+        cuts.read(tmp_path / "cut.json")
+
+
+def test_a_cut_that_an_editor_saved_is_the_same(tmp_path: Path) -> None:
+    cut = cuts.Cut({0: SOUND})
+    (tmp_path / "cut.json").write_bytes(json.dumps(cut.to_json(), indent=1).replace("\n", "\r\n").encode("utf-8-sig"))
+
+    assert cuts.read(tmp_path / "cut.json") == cut

@@ -23,10 +23,12 @@ from typer.testing import CliRunner
 
 from aidtrail.audit import verifier
 from aidtrail.audit.checkpoints import published
-from aidtrail.audit.evidence import export, prove
+from aidtrail.audit.evidence import _sealed_leaves, export, prove
+from aidtrail.audit.folder import Folder
 from aidtrail.audit.manifest import Manifest
 from aidtrail.audit.note import COSIGNATURE, Checkpoint, Note, cosign, parse, sign
 from aidtrail.audit.seal import Sealer
+from aidtrail.audit.tiles import TiledTree, partition_folder
 from aidtrail.domain.events import PartyRegistered
 from aidtrail.errors import UnavailableError, UsageError
 from aidtrail.log import Draft, Log, partition_of
@@ -101,6 +103,29 @@ def test_an_export_is_found_sound_also_without_the_seals_tiles(subject: Sealed, 
         subject.export(tmp_path / "with")
 
 
+def test_leaves_are_read_while_the_seal_fills_a_tile_and_takes_its_partial_ones_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashes = [bytes([number]) * 32 for number in range(256)]
+    folder, read = Folder(tmp_path), Path.read_bytes
+    tree = TiledTree(folder, partition_folder(0))
+    tree.extend_hashes(hashes[:200])
+    tree.save()
+    (tmp_path / "partition/0/tile/0/000.p/201.new").write_bytes(bytes(32 * 201))
+
+    def read_late(path: Path) -> bytes:
+        if path.name == "200" and tree.size == 200:
+            (path.parent / "201.new").unlink()
+            tree.extend_hashes(hashes[200:])
+            folder.tidy()
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_late)
+
+    assert _sealed_leaves(tmp_path, 0, 200) == b"".join(hashes[:200])
+    assert not (tmp_path / "partition/0/tile/0/000.p").exists()
+
+
 def test_what_is_not_sealed_yet_is_waited_for_and_an_entry_that_is_void_is_in_the_export_and_in_no_bundle(
     postgres_server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,7 +141,7 @@ def test_what_is_not_sealed_yet_is_waited_for_and_an_entry_that_is_void_is_in_th
     with monkeypatch.context() as patched:
         patched.setattr("aidtrail.audit.evidence.SEAL_SECONDS", 0.1)
         with pytest.raises(UnavailableError, match="has sealed 71 entries: is 'aidtrail audit seal' running with this key"):
-            made.export(tmp_path / "early")
+            made.export(tmp_path / "export")
     made.seal()
 
     report = verifier.verify(made.export(tmp_path / "export"), TRUST)
@@ -233,6 +258,10 @@ def test_the_commands_take_a_log_home_and_check_it(subject: Sealed, tmp_path: Pa
     code, said = run("verify", "bundle.json", "--key", key)
     assert (code, f"C4 fails: view amounts {LIFE}/KWD" in said) == (14, True)
     assert run("verify", "bundle.json")[0] == 2
+    for option in ("--policy", "--last"):
+        Path("-own").write_bytes(b"\xff\0")
+        code, said = run("verify", "taken", "--key", key, f"{option}=-own")
+        assert (code, said.count("\n"), Path("-own").read_bytes()) == (2, 1, b"\xff\0")
 
 
 # --- a bundle that somebody changed -------------------------------------------------------------------------------------------------

@@ -4,22 +4,25 @@ import ast
 import base64
 import itertools
 import json
+import os
 import random
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from aidtrail import codec, contract
 from aidtrail.audit import verifier
 from aidtrail.audit.note import COSIGNATURE, Note, SignerKey, cosign, parse
-from aidtrail.audit.policy import Policy
+from aidtrail.audit.policy import Policy, read_policy
 from aidtrail.chain import NO_HEAD, NO_TAIL, Head, Tail, read_entry, void_reason
 from aidtrail.domain import events as e
 from aidtrail.domain.rules import RULES, RULES_VERSION
@@ -533,6 +536,29 @@ def test_a_note_with_a_wrong_signature_of_the_log_is_no_checkpoint_whoever_else_
             verifier.opened(Note(note.text, signatures).encode(), verifier.Key.parse(VKEY), {})
 
 
+def test_a_cosignature_of_no_time_that_there_is_does_not_count(world: World) -> None:
+    """tlog-cosignature: a timestamp must not exceed 2^63 - 1."""
+    note = parse(world.held().kept["checkpoints", 0][-1].value or b"")
+    witness, log = signer("w.example/witness", COSIGNATURE), verifier.Key.parse(VKEY)
+    trusted = {"w": verifier.Key.parse(str(witness.verifier), verifier.WITNESS_KEY)}
+    for seconds, counts in ((0, True), (2**63 - 1, True), (2**63, False), (2**64 - 1, False)):
+        message = f"cosignature/v1\ntime {seconds}\n{note.text}".encode()
+        signature = Ed25519PrivateKey.from_private_bytes(witness.secret).sign(message)
+        line = cosign(note.text, witness, 1)._replace(value=seconds.to_bytes(8, "big") + signature)
+
+        opened = verifier.opened(Note(note.text, (*note.signatures, line)).encode(), log, trusted)
+
+        assert opened.witnesses == ({"w"} if counts else set())
+
+
+def test_a_checkpoint_with_signatures_without_end_is_none(world: World) -> None:
+    note = parse(world.held().kept["checkpoints", 0][-1].value or b"")
+    encoded = note.encode() + str(note.signatures[0]).encode() * 3000
+
+    with pytest.raises(verifier.Wrong, match="expected a checkpoint of at most 262144 bytes"):
+        verifier.opened(encoded, verifier.Key.parse(VKEY), {})
+
+
 W = [str(signer(f"{name}.example/witness", COSIGNATURE).verifier) for name in "abc"]
 WITNESSES = f"witness a {W[0]}\nwitness b {W[1]} https://b.example/\nwitness c {W[2]}\n"
 
@@ -592,9 +618,123 @@ def test_a_policy_means_the_same_to_the_verifier_as_to_the_seal(text: str) -> No
         (["--key", "nonsense"], "expected a key <name>+<key id>+<base64>"),
         (["--key", VKEY.replace("+", "+0", 1)], "expected a key whose id is that of its name and bytes"),
         (["--key", VKEY], "expected an export (aidtrail-export/1), found no about.json that says so"),
-        (["--key", VKEY, "--policy", "missing"], "No such file"),
+        (["--key", VKEY.replace("a", "\udcff", 1)], "expected a key <name>+<key id>+<base64>"),
+        (["--key", VKEY, "--policy", "missing"], "missing: expected a file, found none"),
     ],
 )
 def test_what_it_cannot_use_is_one_clear_line(arguments: list[str], said: str, tmp_path: Path, capsys: Any) -> None:
     assert verifier.main([*arguments, str(tmp_path)]) == 2
     assert said in capsys.readouterr().err
+
+
+def _memory(**changes: Any) -> Callable[[str], bytes]:
+    return lambda kept: json.dumps(json.loads(kept) | changes).encode()
+
+
+def _twice(name: str) -> Callable[[str], bytes]:
+    return lambda kept: kept.replace("{", f'{{"{name}": {json.dumps(json.loads(kept)[name])},', 1).encode()
+
+
+def _spaces(count: int) -> Callable[[str], bytes]:
+    return lambda _: b" " * count
+
+
+ROOT = base64.b64encode(bytes(32)).decode()
+NO_MEMORY: list[Callable[[str], bytes]] = [
+    *map(_spaces, (0, 1, 5 * 2**20)),
+    *(lambda _, text=text: text for text in (b"\xff", b"\0", b"null", b"[]", b"{}", b"7", b"[" * 10**5, b'{"a":' * 10**5, b"9" * 5000)),
+    *(_memory(checkpoint=value) for value in (None, 5, [], "", "\ud800", "x\n1\nx\n\nx\n")),
+    *(_memory(registry={"size": size, "root": ROOT}) for size in (-1, 1.0, True, "1", None, 2**63, 10**4000, float("inf"))),
+    *(_memory(registry=value) for value in (5, [], "x", {}, {"size": 1, "root": "AAAA"}, {"size": 1, "root": 5})),
+    *(_memory(submitted=value) for value in (None, 5, "x", {"size": 1}, [None], [5])),
+    *map(_twice, ("format", "checkpoint", "registry", "submitted")),
+]
+NO_POLICY = [
+    *(b"", b" ", b"\xff", b"\0", b"quorum", b"group", b"witness", b"log", b"quorum none\0", b"{}", b"#" * 2**20),
+    f"log {VKEY}\nlog {VKEY}\nquorum none".encode(),
+    f"log {VKEY}\n".encode().replace(b"a", b"\xff") + b"quorum none",
+    f"log {VKEY}\nquorum none".encode("utf-16"),
+]
+
+
+@pytest.mark.parametrize("made", NO_MEMORY, ids=[f"{at}" for at in range(len(NO_MEMORY))])
+def test_a_memory_that_is_none_is_one_clear_line_and_stays(made: Callable[[str], bytes], tmp_path: Path, world: World, capsys: Any) -> None:
+    last = tmp_path / "last.json"
+    last.write_bytes(made(world.visits[0].text()))
+    before = last.read_bytes()
+
+    assert verifier.main(["--key", VKEY, "--last", str(last), str(tmp_path)]) == 2
+    said = capsys.readouterr()
+    assert (said.out, said.err.count("\n")) == ("", 1)
+    assert "--last keeps" in said.err or "at most" in said.err
+    assert last.read_bytes() == before
+
+
+@pytest.mark.parametrize("text", NO_POLICY, ids=lambda text: ascii(text[:20]))
+def test_a_policy_that_is_none_is_one_clear_line(text: bytes, tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "policy").write_bytes(text)
+
+    assert verifier.main(["--key", VKEY, "--policy", str(tmp_path / "policy"), str(tmp_path)]) == 2
+    said = capsys.readouterr()
+    assert (said.out, said.err.count("\n")) == ("", 1)
+    assert "policy" in said.err or "expected a key" in said.err
+
+
+@pytest.mark.parametrize("option", ["--policy", "--last"])
+def test_what_stands_where_the_auditors_own_file_should_is_not_opened(option: str, tmp_path: Path, capsys: Any) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "device").symlink_to("/dev/zero")
+
+    for name in ("pipe", "folder", "device"):
+        assert verifier.main(["--key", VKEY, option, str(tmp_path / name), str(tmp_path)]) == 2
+        assert capsys.readouterr().err == f"{name}: expected a file, found none\n"
+
+
+def test_any_damage_to_the_auditors_own_files_is_one_clear_line_or_none_at_all(tmp_path: Path, world: World, capsys: Any) -> None:
+    held, kept = world.held(), world.visits[0].text()
+    rows = [row for number in range(PARTITIONS) for row in held.views["donations", number]]
+    (tmp_path / "bundle").write_text(json.dumps(proved(held, rows[0]["donation_id"], since=int(json.loads(kept)["checkpoint"].split()[1]))))
+    own = {"--last": kept.encode(), "--policy": f"log {VKEY}\n{WITNESSES}group two 2 a b c\nquorum none\n".encode()}
+    chance, codes = random.Random(11), Counter[int]()
+    pieces = (b"", b"0", b"9" * 30, b"[" * 3000, b"null", b"{}", b"\n", b'"', b"\\ud800", b"\xff", b"1e999", b"true", b"\xef\xbb\xbf")
+    for _ in range(400):
+        option = chance.choice(sorted(own))
+        damaged = bytearray(own[option])
+        for _ in range(chance.randrange(1, 4)):
+            place = chance.randrange(len(damaged))
+            damaged[place : place + chance.choice((0, 1, 40))] = chance.choice(pieces)
+        (tmp_path / "own").write_bytes(damaged)
+
+        code = verifier.main(["--key", VKEY, option, str(tmp_path / "own"), str(tmp_path / "bundle")])
+        said = capsys.readouterr()
+
+        codes[code] += 1
+        assert code in (0, 2, 11), damaged
+        assert "cannot be examined" not in said.out, damaged
+        assert code != 2 or (said.out, said.err.count("\n")) == ("", 1), damaged
+    print(f"the auditor's own files: exit codes {dict(codes)}")
+
+
+def test_what_an_editor_leaves_in_the_auditors_own_files_changes_nothing(tmp_path: Path, world: World, capsys: Any) -> None:
+    """A byte order mark, and the line ends of Windows; and a comment that is not in UTF-8, as tlog-policy allows."""
+    saved(world.held(), tmp_path / "export")
+    last, policy = tmp_path / "last.json", tmp_path / "policy"
+    kept, text = world.visits[0].text(), f"log {VKEY}\n{WITNESSES}quorum none\n"
+    for memory in (kept.encode("utf-8-sig"), kept.replace("\n", "\r\n").encode()):
+        for trusted in (text.encode("utf-8-sig"), text.replace("\n", "\r\n").encode(), b"# caf\xe9\n" + text.encode()):
+            last.write_bytes(memory)
+            policy.write_bytes(trusted)
+
+            assert verifier.main(["--policy", str(policy), "--last", str(last), str(tmp_path / "export")]) == 0
+            assert "it continues the one of size" in capsys.readouterr().out
+            assert set(read_policy(policy).witnesses) == set("abc"), "and so does the seal"
+
+
+def test_groups_in_groups_of_any_depth_are_counted(tmp_path: Path, world: World, capsys: Any) -> None:
+    saved(world.held(), tmp_path / "export")
+    nested = "".join(f"group g{at} any {f'g{at - 1}' if at else 'a b c'}\n" for at in range(1500))
+    (tmp_path / "policy").write_text(f"log {VKEY}\n{WITNESSES}{nested}quorum g1499\n")
+
+    assert verifier.main(["--policy", str(tmp_path / "policy"), str(tmp_path / "export")]) == 11
+    assert "expected the quorum g1499 of witnesses, found nobody" in capsys.readouterr().out

@@ -1,5 +1,6 @@
 """Whoever hands over an export or a bundle has no hold over the verifier: not by what it says of it, nor by what it does to it."""
 
+import base64
 import json
 import os
 import shutil
@@ -139,6 +140,16 @@ def test_as_json_it_says_what_was_not_examined(export: Path, capsys: Any) -> Non
     verifier.main(["--key", VKEY, "--json", str(export)])
 
     assert json.loads(capsys.readouterr().out)["not_examined"] == ["C2"]
+
+
+def test_as_json_it_says_how_much_of_the_log_is_younger_than_the_rows(export: Path, capsys: Any) -> None:
+    for path in (export / "views").rglob("*.ndjson"):
+        path.write_text("")
+    say(export, views=[0, 0, 0])
+
+    assert verifier.main(["--key", VKEY, "--json", str(export)]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert [said[name] for name in ("rows", "views_behind", "views_sealed")] == [0, 38, 3]
 
 
 # --- what others wrote is shown, not done -------------------------------------------------------------------------------------------
@@ -457,3 +468,125 @@ def test_what_was_found_is_told_also_where_it_cannot_be_remembered(export: Path,
     assert code == 2
     assert "C1 holds" in said.out
     assert "last.json cannot be kept" in said.err
+
+
+# --- what one reader takes for this and another for that ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "twice", "code"),
+    [
+        ("views/amounts", '"settled": "99999999.0000", ', 13),
+        ("recorded", '"value": null, ', 11),
+        ("submitted", '"value": null, ', 11),
+        ("registry", '"value": null, ', 11),
+        ("checkpoints", '"value": null, ', 11),
+    ],
+)
+def test_a_line_that_says_a_thing_twice_is_a_finding_also_where_the_last_word_is_right(
+    name: str, twice: str, code: int, export: Path
+) -> None:
+    path = max(sorted((export / name).iterdir()), key=lambda path: path.stat().st_size)
+    path.write_text(path.read_text().replace("{", "{" + twice, 1))
+
+    report = verifier.verify(export, TRUST)
+
+    assert report.exit_code == code
+    assert any("line 1: expected a JSON object with each name once" in finding.what for finding in report.findings)
+
+
+@pytest.mark.parametrize(("before", "twice"), [("{", '"views": {}, '), ('"amounts": [{', '"settled": "99999999.0000", ')])
+def test_a_bundle_that_says_a_thing_twice_is_none(before: str, twice: str, bundle: Bundle, tmp_path: Path) -> None:
+    text = json.dumps(bundle)
+    (tmp_path / "bundle.json").write_text(text.replace(before, before + twice, 1))
+
+    with pytest.raises(verifier.Unusable, match="expected a folder that 'audit export' made"):
+        verifier.verify(tmp_path / "bundle.json", TRUST)
+
+
+def test_an_about_that_says_a_thing_twice_is_none(export: Path) -> None:
+    path = export / "about.json"
+    path.write_text(path.read_text().replace("{", '{"partitions": 1, ', 1))
+
+    with pytest.raises(verifier.Unusable, match="expected an export"):
+        verifier.verify(export, TRUST)
+
+
+def test_why_submissions_are_missing_is_told_before_that_they_are(export: Path) -> None:
+    path = max(sorted((export / "submitted").iterdir()), key=lambda path: path.stat().st_size)
+    path.unlink()
+
+    found = verifier.verify(export, TRUST).findings
+
+    assert [finding.what for finding in found][:2] == [
+        f"{path.name}: expected a file, found none",
+        "expected a submission, which an entry answers, found none",
+    ]
+
+
+def test_of_void_entries_a_bundle_says_nothing(export: Path, bundle: Bundle) -> None:
+    """To tell which are void takes all of the partition."""
+    said = [" ".join(verifier.lines(report, TRUST)) for report in (verifier.verify(export, TRUST), verifier.verify_bundle(bundle, TRUST))]
+
+    assert "C2 holds: 33 admitted (signed by their actors: 0) and 0 refused entries, 5 void;" in said[0]
+    assert "C2 holds: 33 admitted (signed by their actors: 0) and 0 refused entries of one donation; their chain," in said[1]
+
+
+def test_a_manifest_that_was_altered_on_the_way_is_not_told_as_two_histories_of_the_log(export: Path) -> None:
+    """Manifests in an export bear no signature: anybody can alter one, and the log's operator is not accused."""
+    path = export / "checkpoints" / "0.ndjson"
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    records[-2]["value"] = base64.b64encode(base64.b64decode(records[-2]["value"]).replace(b"\n35 ", b"\n36 ")).decode()
+    path.write_text("".join(f"{json.dumps(record)}\n" for record in records))
+
+    report = verifier.verify(export, TRUST)
+
+    assert report.findings[0].what.startswith("size 6: expected the root of the manifests, ")
+    assert report.exit_code == 11
+
+
+# --- what is handed over and not examined -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("views/donations/3.ndjson", 13),
+        ("views/donations/00.ndjson", 13),
+        ("views/donations/all.ndjson", 13),
+        ("views/totals/0.ndjson", 13),
+        ("recorded/3.ndjson", 11),
+        ("submitted/3.ndjson", 11),
+        ("registry/1.ndjson", 11),
+        ("checkpoints/1.ndjson", 11),
+        ("figures.ndjson", 11),
+        ("views/donations/._0.ndjson", 0),
+        ("read-me.txt", 0),
+    ],
+)
+def test_a_file_of_rows_or_records_that_is_of_no_partition_is_a_finding(name: str, code: int, export: Path) -> None:
+    """Who reads the folder after 'C3 holds' takes the figures in it for those that were compared."""
+    (export / name).parent.mkdir(exist_ok=True)
+    (export / name).write_text('{"donation_id": "KRCS-2026-0002", "settled": "99999999.0000"}\n')
+
+    report = verifier.verify(export, TRUST)
+
+    assert report.exit_code == code
+    assert [finding.topic for finding in report.findings] == ([name] if code else [])
+
+
+def test_records_that_are_not_walked_were_not_examined(export: Path) -> None:
+    (export / "checkpoints" / "0.ndjson").write_text("")
+
+    code, words = said_of(verifier.verify(export, TRUST))
+
+    assert (code, words["C2"]) == (11, NOT)
+
+
+def test_where_a_donation_belongs_is_told_by_the_seal_and_not_by_the_export(export: Path) -> None:
+    say(export, partitions=4, views=[*json.loads((export / "about.json").read_text())["views"], 0])
+
+    report = verifier.verify(export, TRUST)
+
+    assert [finding.what for finding in report.findings] == ["expected the 3 partitions that were sealed, found 4"]
+    assert (report.exit_code, report.admitted) == (11, 33)

@@ -330,6 +330,9 @@ def test_a_quorum_that_cannot_be_asked_for_is_refused() -> None:
         Cosigners(policy("quorum none"), OTHER.verifier)
     with pytest.raises(UsageError, match="expected a URL with http or https"):
         Cosigners(policy("quorum donor", {"donor": "ftp://donor.example"}), KEY.verifier)
+    for url in ("http://[donor", "http://donor.example:99999", "http://donor.example:x"):
+        with pytest.raises(UsageError, match="expected a URL with http or https"):
+            Cosigners(policy("quorum donor", {"donor": url}), KEY.verifier)
 
 
 # --- over HTTP -------------------------------------------------------------------------------------------------------------------------
@@ -362,6 +365,18 @@ def test_http_answers_on_one_connection(tmp_path: Path) -> None:
             response = connection.getresponse()
             response.read()
             assert (response.status, response.headers["Content-Type"]) == (status, kind)
+        connection.close()
+
+
+@pytest.mark.parametrize(("length", "status"), [("9" * 5000, 413), ("-1", 413), ("\u0661", 413), ("1_0", 413), ("", 411)])
+def test_http_answers_whatever_length_is_stated(length: str, status: int, tmp_path: Path) -> None:
+    with serving(tmp_path) as url:
+        connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=10)
+        connection.putrequest("POST", "/add-checkpoint")
+        connection.putheader("Content-Length", length.encode())
+        connection.endheaders()
+
+        assert connection.getresponse().status == status
         connection.close()
 
 

@@ -80,11 +80,15 @@ class Asked:
         self.lock = threading.Lock()
         self._size = 0
         """Of the newest checkpoint that it cosigned, as far as is known."""
-        url = urlsplit(trusted.url)
-        if url.scheme not in ("http", "https") or not url.hostname:
-            raise UsageError(f"policy: witness {trusted.name}: expected a URL with http or https, found {trusted.url}")
+        try:
+            url = urlsplit(trusted.url)
+            if url.scheme not in ("http", "https") or not url.hostname:
+                raise ValueError
+            host, port = url.hostname, url.port
+        except ValueError:
+            raise UsageError(f"policy: witness {trusted.name}: expected a URL with http or https, found {trusted.url}") from None
         kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
-        self._connection = kind(url.hostname, url.port, timeout=ANSWER_SECONDS)
+        self._connection = kind(host, port, timeout=ANSWER_SECONDS)
         self._path = f"{url.path.rstrip('/')}/add-checkpoint"
 
     def cosign(self, note: Note, tree: TiledTree) -> Signature:

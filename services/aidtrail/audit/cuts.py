@@ -184,8 +184,8 @@ def _rows(connection: schema.Connection, query: sql.Composed, values: tuple[obje
 
 def keep(connection: schema.Connection, name: str, build: str, cut: Cut) -> None:
     """Give a cut a name, under which commands find it. Raises UsageError when the name is taken by another cut, or is none."""
-    if not NAME.fullmatch(name) or schema.BUILD.fullmatch(name):
-        raise UsageError(f"name: expected up to 64 letters, digits, '.', '_' or '-', and no build's, found {name!r:.80}")
+    if not NAME.fullmatch(name) or schema.BUILD.fullmatch(name) or name == "live" or name.endswith(".json"):
+        raise UsageError(f"name: expected up to 64 letters, digits, '.', '_' or '-', and no build's or file's, found {name!r:.80}")
     schema.migrate(connection, schema.CONTROL, "control")
     said = json.dumps(cut.to_json()["partitions"])
     values = (name, build, said, cut.sha256)
@@ -223,8 +223,8 @@ def find(connection: schema.Connection, name: str) -> Cut:
 def read(path: Path) -> Cut:
     """The cut in a file. Raises UsageError as `find` does."""
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        said = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{path}: expected a cut, as 'aidtrail audit cut --json' prints it, found {error}") from None
     return from_json(said, str(path))
 
@@ -236,7 +236,7 @@ def from_json(said: Any, where: str) -> Cut:
             raise UsageError(f"{where}: expected the format {FORMAT!r}, found {said['format']!r:.80}")
         cut = Cut({int(place["partition"]): _place(place) for place in said["partitions"]})
         stated = str(said["sha256"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UsageError(
             f"{where}: expected a cut, as 'aidtrail audit cut --json' prints it, found {type(error).__name__} {error}"
         ) from None
@@ -246,9 +246,14 @@ def from_json(said: Any, where: str) -> Cut:
 
 
 def _place(said: Any) -> Place:
-    return Place(
+    place = Place(
         int(said["next_offset"]),
         int(said["last_submitted_offset"]),
         bytes.fromhex(said["last_outcome_sha256"]),
         bytes.fromhex(said["rows_sha256"]),
     )
+    if not (0 <= place.next_offset < 2**63 and -1 <= place.last_submitted_offset < 2**63):
+        raise ValueError("offsets that no log has")
+    if (len(place.last_outcome_sha256), len(place.rows_sha256)) != (32, 32):
+        raise ValueError("hashes that are not of 32 bytes")
+    return place

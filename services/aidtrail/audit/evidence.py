@@ -6,9 +6,10 @@ one snapshot, and the log as far as a checkpoint that covers what the views hold
 
 import base64
 import json
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
@@ -64,12 +65,14 @@ def export(
     """Write the whole log into a new folder; returns the number of records. `tiles` is the seal's folder: with the leaf hashes in it a
     verifier can name the first record that was altered, not only the stretch between two checkpoints that it is in."""
     partitions = topics.require(log)
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise UsageError(f"{folder}: expected a folder that can be made, found: {error.strerror}") from None
+    if folder.exists():
+        raise UsageError(f"{folder}: expected a folder that can be made, found one that is there")
     with _snapshot(conninfo) as (views, build, positions):
         seals = _seals_over(log, topics, key, positions)
+        try:
+            folder.mkdir(parents=True)
+        except OSError as error:
+            raise UsageError(f"{folder}: expected a folder that can be made, found: {error.strerror}") from None
         ends = {topics.recorded: dict(enumerate(stand.size for stand in seals.covering.partitions))}
         ends |= {topics.submitted: log.end_offsets(topics.submitted), topics.registry: log.end_offsets(topics.registry)}
         total, done = sum(map(sum, (numbers.values() for numbers in ends.values()))), 0
@@ -195,13 +198,23 @@ def _sealed_leaves(tiles: Path, number: int, size: int) -> bytes | None:
     """The leaf hashes of a partition, out of the seal's tiles; None where one is missing. A tile that grew since begins with the same."""
     found = bytearray()
     for tile in range(-(-size // WIDTH)):
-        full = tiles / partition_folder(number) / tile_path(0, tile)
-        candidates = [full, *sorted(full.with_name(f"{full.name}.p").glob("*"), reverse=True)]
-        data = max((path.read_bytes() for path in candidates if path.is_file()), key=len, default=b"")
+        data = _widest(tiles / partition_folder(number) / tile_path(0, tile))
         if len(data) < 32 * min(WIDTH, size - WIDTH * tile):
             return None
         found += data
     return bytes(found[: 32 * size])
+
+
+def _widest(full: Path) -> bytes:
+    """A full tile, or the widest of its partial ones. The seal may be at work: it removes those only when the full one is there, so that is
+    read last."""
+    found, names, partial = b"", list[str](), full.with_name(f"{full.name}.p")
+    with suppress(FileNotFoundError):
+        names = [name for name in os.listdir(partial) if name.isdecimal()]
+    for path in (*(partial / name for name in names), full):
+        with suppress(FileNotFoundError):
+            found = max(found, path.read_bytes(), key=len)
+    return found
 
 
 class Subtrees:

@@ -116,7 +116,7 @@ class Policy:
 def read_policy(file: Path) -> Policy:
     """Raises UsageError."""
     try:
-        return Policy.parse(file.read_text(encoding="utf-8", errors="surrogateescape"), str(file))
+        return Policy.parse(file.read_text(encoding="utf-8-sig", errors="surrogateescape"), str(file))
     except OSError as error:
         raise UsageError(f"{file}: expected a policy file, found: {error.strerror}") from None
 

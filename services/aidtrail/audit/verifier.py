@@ -7,7 +7,8 @@ you (`--last`): the checkpoint that it saw last, which it replaces only when eve
 
 Four claims, each with an exit code of its own; the lowest that fails counts:
 
-    C1 (11) the log only grew: every record stands under a signed checkpoint that continues the one you saw last
+    C1 (11) the log only grew: every record of `recorded` stands under a signed checkpoint that continues the one you saw last; what you
+            saw of `submitted` and `registry`, which are not sealed, is as it was
     C2 (12) every entry follows the one before, answers its submission, and was made by an enrolled actor, under the rules and by
             distinct people; what is signed was signed with a key of its actor, and who must sign did
     C3 (13) the views are the fold of the log (an export)
@@ -17,7 +18,9 @@ Four claims, each with an exit code of its own; the lowest that fails counts:
 
 What it cannot show: that a person did what his account or his key did; that the registry is true (`--json` lists the keys that signed, to
 be compared with those that the actors tell you); with the log's key in the hands of somebody who rewrites history, anything but the actors'
-signatures about what you saw no checkpoint of and no witness signed. A bundle cannot show that nothing came after it.
+signatures about what you saw no checkpoint of and no witness signed. A bundle has no other donation's entries, no submissions, and of the
+registry what concerns it: it cannot show that nothing came after it, that no entry of it is void, that an entry answers its submission, or
+that the registry of an entry was new enough. An export shows these.
 It checks chains, people, sums and states; that every single rule was kept is `aidtrail audit replay`.
 
 It is long because it is one file, and says again in its own words what Aidtrail says elsewhere: two writings that agree are the point. Each
@@ -71,6 +74,8 @@ Kafka, far below what would keep a reader busy."""
 MAX_PARTITIONS = 4096
 MAX_LINE, MAX_BUNDLE = 4 * 2**20, 64 * 2**20
 """Bytes: of a line (and of a schema), and of a bundle. Kafka takes records of 1 MiB where nobody says otherwise."""
+MAX_NOTE = MAX_POLICY = 256 * 1024
+"""Bytes: of a checkpoint with its signatures, and of a policy. Far above any."""
 LATE_MILLISECONDS = 60_000
 """What was registered so long before a submission was appended must have been known to the ledger: two brokers' clocks may differ."""
 ZEROS = bytes(32)
@@ -261,6 +266,7 @@ class Key(NamedTuple):
         try:
             name, key_id, encoded = vkey.split("+", 2)
             value = unbase64(encoded)
+            name.encode()
         except (ValueError, Wrong):
             raise Unusable(f"expected a key <name>+<key id>+<base64>, found {shown(vkey)}") from None
         key = cls(name, value[0] if value else 0, value[1:])
@@ -280,6 +286,8 @@ class Checkpoint(NamedTuple):
 
 def opened(note: bytes, log: Key, witnesses: Mapping[str, Key]) -> Checkpoint:
     """Raises Wrong unless the log's key signed it, and for a wrong signature by that key. A wrong one by a witness is none."""
+    if len(note) > MAX_NOTE:
+        raise Wrong(f"expected a checkpoint of at most {MAX_NOTE} bytes, found {len(note)}")
     try:
         text, _, tail = note.decode().rpartition("\n\n")
     except UnicodeDecodeError:
@@ -314,7 +322,10 @@ def opened(note: bytes, log: Key, witnesses: Mapping[str, Key]) -> Checkpoint:
 
 def _verify_signature(key: Key, message: str, value: bytes) -> None:
     if key.type == WITNESS_KEY:
-        message, value = f"cosignature/v1\ntime {int.from_bytes(value[:8], 'big')}\n{message}", value[8:]
+        seconds = int.from_bytes(value[:8], "big")
+        if seconds >= 2**63:
+            raise Wrong(f"expected a time below 2**63 from {key.name}, found {seconds}")
+        message, value = f"cosignature/v1\ntime {seconds}\n{message}", value[8:]
     try:
         Ed25519PublicKey.from_public_bytes(key.public).verify(value, message.encode())
     except InvalidSignature:
@@ -371,14 +382,11 @@ class Policy(NamedTuple):
             raise Unusable("policy: expected a line 'quorum', found none")
         return cls(tuple(logs), witnesses, groups, quorum)
 
-    def met(self, signed: frozenset[str], name: str | None = None) -> bool:
-        name = self.quorum if name is None else name
-        if name == "none":
-            return True
-        if name in self.witnesses:
-            return name in signed
-        least, members = self.groups[name]
-        return sum(self.met(signed, member) for member in members) >= least
+    def met(self, signed: frozenset[str]) -> bool:
+        have = {"none": True, **{name: name in signed for name in self.witnesses}}
+        for name, (least, members) in self.groups.items():  # a group comes after its members
+            have[name] = sum(have[member] for member in members) >= least
+        return have[self.quorum]
 
 
 class Manifest(NamedTuple):
@@ -427,6 +435,18 @@ def unbase64(text: Any) -> bytes:
     if base64_of(value) != text:
         raise Wrong(f"expected base64 in its one form, found {shown(text)}")
     return value
+
+
+def read_json(text: str | bytes) -> Any:
+    """Raises ValueError, or RecursionError, also where an object has a name twice: one reader would take the first, another the last."""
+    return json.loads(text, object_pairs_hook=_each_name_once)
+
+
+def _each_name_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    read = dict(pairs)
+    if len(read) < len(pairs):
+        raise ValueError("a name twice")
+    return read
 
 
 def shown(value: object) -> str:
@@ -1974,7 +1994,7 @@ class Report:
     continues: int | None = None
     """The size of the checkpoint that was seen last, and that this one continues."""
     conflict: tuple[str, str] | None = None
-    """Two checkpoints by one key that cannot both be true: evidence."""
+    """The checkpoint that was seen last, and one by the same key that was not shown to continue it: kept, for they may be evidence."""
     firsts: dict[str, Finding] = field(default_factory=dict)
     """Of each claim that fails, the first finding that names a record."""
     gaps: int = 0
@@ -2022,6 +2042,13 @@ class Stand(NamedTuple):
     size: int
     root: bytes
 
+    @classmethod
+    def of(cls, read: Mapping[str, Any]) -> Stand:
+        size, root = read["size"], unbase64(read["root"])
+        if type(size) is not int or not 0 <= size < 2**63 or len(root) != 32:
+            raise ValueError
+        return cls(size, root)
+
 
 class Memory(NamedTuple):
     """What an auditor keeps from one visit to the next: the checkpoint, and how far the topics were that no checkpoint covers."""
@@ -2031,16 +2058,15 @@ class Memory(NamedTuple):
     submitted: tuple[Stand, ...] = ()
 
     @classmethod
-    def parse(cls, text: str) -> Memory:
+    def parse(cls, text: bytes) -> Memory:
         try:
-            read = json.loads(text)
-            if read["format"] != MEMORY:
+            read = read_json(text)
+            note, registry = read["checkpoint"], read["registry"]
+            if read["format"] != MEMORY or type(note) is not str:
                 raise ValueError
-            stands = [
-                None if one is None else Stand(int(one["size"]), unbase64(one["root"])) for one in [read["registry"], *read["submitted"]]
-            ]
-            return cls(str(read["checkpoint"]), stands[0], tuple(stand for stand in stands[1:] if stand is not None))
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError, Wrong):
+            note.encode()  # not with half a character
+            return cls(note, None if registry is None else Stand.of(registry), tuple(map(Stand.of, read["submitted"])))
+        except (ValueError, KeyError, TypeError, RecursionError, Wrong):
             raise Unusable(f"expected the file that --last keeps ({MEMORY}), found something else; it stays as it is") from None
 
     def text(self) -> str:
@@ -2162,6 +2188,7 @@ class Walk:
         report: Report,
         source: Source,
         partition: int,
+        partitions: int,
         stands: Sequence[Stand],
         registry: Registry,
         schemas: Schemas,
@@ -2170,7 +2197,7 @@ class Walk:
         self.report, self.source, self.partition = report, source, partition
         self.stands = [stand for at, stand in enumerate(stands) if at == 0 or stand.size != stands[at - 1].size]
         self.end = self.stands[-1].size if self.stands else 0
-        self.registry, self.schemas, self.partitions = registry, schemas, source.partitions
+        self.registry, self.schemas, self.partitions = registry, schemas, partitions
         self.tail, self.clock, self.registry_offset = Tail(), 0, -1
         self.lives: dict[str, Life] = {}
         ends = source.view_ends or []
@@ -2192,6 +2219,7 @@ class Walk:
                 self.report.invented += 1
                 said = f"{self.end} sealed records" if record.offset >= self.end else f"one nearer to offset {self.tree.size}"
                 self._find("C1", record.offset, f"expected {said}, found another")
+                self.report.unexamined |= {"C2", "C3"}
                 continue
             if record.offset < self.tree.size:
                 self._find("C1", record.offset, f"expected offset {self.tree.size}, found an earlier one again")
@@ -2378,8 +2406,6 @@ class Submissions:
         self.report, self.partition, self.tree = report, partition, Tree()
         self._last = source.last_submitted[partition] if partition < len(source.last_submitted) else None
         self._records = iter(source.records("submitted", partition))
-        self.wrong: str | None = None
-        self.cut_short = False
         self._next = self._read()
 
     def before(self, offset: int) -> Iterator[int]:
@@ -2401,31 +2427,32 @@ class Submissions:
             self._next = self._read()
         if self._last is not None and self.tree.size < self._last.size:
             report.removed += self._last.size - self.tree.size
-            self.wrong = self.wrong or f"expected the {self._last.size} records that were seen last, found {self.tree.size}"
-        if self.wrong is not None:
-            report.find("C1", "submitted", self.partition, None, self.wrong)
-        if self.cut_short:
-            report.unexamined.add("C2")
+            self._find(f"expected the {self._last.size} records that were seen last, found {self.tree.size}")
 
     def _read(self) -> Record | None:
         try:
             record = next(self._records, None)
-        except Wrong as error:
-            record, self.wrong, self.cut_short = None, str(error), True
-        if record is not None:
+            if record is None:
+                return None
             self.report.records += 1
             if record.offset < self.tree.size or not self.report.may_skip(record.offset - self.tree.size):
-                self.wrong, self.cut_short = f"expected offset {self.tree.size}, found {record.offset}", True
-                return None
-            while self.tree.size < record.offset:
-                self._grow(EMPTY_LEAF)
-            self._grow(leaf_hash(record.value or b""))
+                raise Wrong(f"expected offset {self.tree.size}, found {record.offset}")
+        except Wrong as error:  # now: what follows from it are findings without number
+            self._find(error)
+            self.report.unexamined.add("C2")
+            return None
+        while self.tree.size < record.offset:
+            self._grow(EMPTY_LEAF)
+        self._grow(leaf_hash(record.value or b""))
         return record
 
     def _grow(self, hashed: bytes) -> None:
         self.tree.append(hashed)
         if self._last is not None and self.tree.size == self._last.size and self.tree.root != self._last.root:
-            self.wrong = f"the first {self._last.size} records are not those that were seen last"
+            self._find(f"the first {self._last.size} records are not those that were seen last")
+
+    def _find(self, what: object) -> None:
+        self.report.find("C1", "submitted", self.partition, None, what)
 
 
 # --- an export ----------------------------------------------------------------------------------------------------------------------
@@ -2478,9 +2505,20 @@ class Source:
         except (OSError, Wrong):
             return b""
 
+    def others(self) -> Iterator[str]:
+        """Files of lines that are of no partition, by their path: nothing here reads them, and somebody else might."""
+        counts = dict.fromkeys(("recorded", "submitted", *(f"views/{table}" for table in KEYS)), self.partitions)
+        counts |= {"registry": 1, "checkpoints": 1}
+        for path in sorted(self.folder.rglob("*.ndjson")):
+            name = path.relative_to(self.folder).as_posix()
+            kind, _, number = name.removesuffix(".ndjson").rpartition("/")
+            known = re.fullmatch("0|[1-9][0-9]{0,9}", number) and int(number) < counts.get(kind, 0)
+            if not known and not path.name.startswith("."):  # those are an operating system's own
+                yield name
+
     def _about(self) -> dict[str, Any]:
         try:
-            about: dict[str, Any] = json.loads(whole(self.folder / "about.json", MAX_LINE))
+            about: dict[str, Any] = read_json(whole(self.folder / "about.json", MAX_LINE))
             if about["format"] != EXPORT or type(about["partitions"]) is not int or about["partitions"] < 1:
                 raise ValueError
             ends = about.get("views")
@@ -2495,11 +2533,11 @@ class Source:
             with opened_file(self.folder / name) as file:
                 for number, line in enumerate(iter(lambda: file.readline(MAX_LINE + 1), b""), 1):
                     try:
-                        read = json.loads(line) if len(line) <= MAX_LINE else None
+                        read = read_json(line) if len(line) <= MAX_LINE else None
                     except (ValueError, RecursionError):
                         read = None
                     if not isinstance(read, dict):
-                        raise Wrong(f"{name} line {number}: expected a JSON object, found {shown(line[:80])}")
+                        raise Wrong(f"{name} line {number}: expected a JSON object with each name once, found {shown(line[:80])}")
                     yield read
         except OSError:
             raise Wrong(f"{name}: expected a file that can be read, found another") from None
@@ -2566,7 +2604,8 @@ class Seals:
         if not 1 <= checkpoint.size <= len(self.roots):
             raise Wrong(f"a checkpoint of size {checkpoint.size}, and {len(self.roots)} manifests")
         if checkpoint.root != self.roots[checkpoint.size - 1]:
-            raise Wrong(f"two histories by one key: expected the root {self.roots[checkpoint.size - 1].hex()} at size {checkpoint.size}")
+            expected = self.roots[checkpoint.size - 1]
+            raise Wrong(f"size {checkpoint.size}: expected the root of the manifests, {expected.hex()}, found {checkpoint.root.hex()}")
 
     def partition(self, number: int) -> list[Stand]:
         return [Stand(*manifest.stands[number]) for manifest in self.manifests if number < len(manifest.stands)]
@@ -2637,7 +2676,7 @@ def verify_export(source: Source, trust: Trust) -> Report:
         sealed_views = frozenset(
             one.stands[partition][0] for one in seals.manifests if one.view is not None and partition < len(one.stands)
         )
-        walk = Walk(report, source, partition, seals.partition(partition), registry, schemas, sealed_views)
+        walk = Walk(report, source, partition, sealed, seals.partition(partition), registry, schemas, sealed_views)
         if walk.view_end > walk.end:
             report.find("C3", "views", partition, None, f"expected views of at most the {walk.end} sealed records, found {walk.view_end}")
         walk.run()
@@ -2836,9 +2875,13 @@ def verify(path: Path, trust: Trust) -> Report:
 
 def _verify(path: Path, trust: Trust) -> Report:
     if os.path.isdir(path):  # is_dir() may raise
-        return verify_export(Source(path), trust)
+        source = Source(path)
+        report = verify_export(source, trust)
+        for name in source.others():
+            report.find("C3" if name.startswith("views/") else "C1", name, None, None, "expected no such file, found one")
+        return report
     try:
-        bundle = json.loads(whole(path, MAX_BUNDLE))
+        bundle = read_json(whole(path, MAX_BUNDLE))
         if bundle["format"] != BUNDLE:
             raise ValueError
     except (ValueError, KeyError, TypeError, RecursionError, Wrong):
@@ -2847,15 +2890,17 @@ def _verify(path: Path, trust: Trust) -> Report:
 
 
 def trusted(key: str | None, policy_file: Path | None, memory_file: Path | None) -> Trust:
-    """Raises Unusable where no key is given, or a file cannot be read."""
+    """Raises Unusable where no key is given, or a file cannot be read. An editor may have left its line ends and byte order mark."""
     try:
-        policy = Policy() if policy_file is None else Policy.parse(policy_file.read_text(encoding="utf-8"))
-        memory = None
+        policy, memory = Policy(), None
+        if policy_file is not None:
+            text = whole(policy_file, MAX_POLICY).decode("utf-8-sig", "surrogateescape")
+            policy = Policy.parse(re.sub(r"\r\n?", "\n", text))
         if memory_file is not None and not memory_file.parent.is_dir():
             raise Unusable(f"--last {memory_file}: expected a file in a folder that is there, found none")
         if memory_file is not None and memory_file.exists():
-            memory = Memory.parse(memory_file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+            memory = Memory.parse(whole(memory_file, MAX_LINE))
+    except (OSError, Wrong) as error:
         raise Unusable(str(error)) from None
     logs = policy.logs if key is None else (Key.parse(key.strip()),)
     if len(logs) != 1:
@@ -2864,7 +2909,9 @@ def trusted(key: str | None, policy_file: Path | None, memory_file: Path | None)
         )
     if policy.logs and logs[0] not in policy.logs:
         raise Unusable("--key: expected a log of the policy, found another")
-    return Trust(logs[0], policy, memory)
+    trust = Trust(logs[0], policy, memory)
+    trust.last()
+    return trust
 
 
 def remember(report: Report, file: Path) -> str | None:
@@ -2894,17 +2941,18 @@ def lines(report: Report, trust: Trust) -> Iterator[str]:
         if count > MAX_NAMED:
             yield f"{claim} fails: and {count - MAX_NAMED} more"
     seen = "none was seen before" if report.continues is None else f"it continues the one of size {report.continues} that was seen last"
+    entries = f"{report.admitted} admitted (signed by their actors: {report.signers.total()}) and {report.refused} refused entries"
     behind = report.views_behind
     held = {
         "C1": f"{report.records} records, and those of recorded are as the checkpoint has them; {seen}",
-        "C2": f"{report.admitted} admitted (signed by their actors: {report.signers.total()}) and {report.refused} refused entries, "
-        f"{report.void} void; chains, people, states and sums",
+        "C2": f"{entries}, {report.void} void; chains, people, states and sums",
         "C3": f"{report.rows} rows are the fold of the log, so were {report.views_sealed} sealed digests; {behind} records are younger",
         "C4": f"{report.rows} rows came from these {report.admitted} entries, which are in the log",
     }
     if report.kind == "bundle":
         del held["C3"]
         held["C1"] = f"the checkpoint is signed; {seen}"
+        held["C2"] = f"{entries} of one donation; their chain, people, states and sums"
     else:
         del held["C4"]
     for claim, text in held.items():
@@ -2936,6 +2984,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         names = ("kind", "records", "altered", "removed", "reordered", "invented", "rows", "rows_differing", "admitted", "refused", "void")
         said = {name: getattr(report, name) for name in (*names, "unanswered", "continues")} | {"failing": dict(report.failing)}
         said |= {"not_examined": sorted(report.unexamined), "signed": report.signers.total()}
+        said |= {"views_behind": report.views_behind, "views_sealed": report.views_sealed}
         said |= {"signers": [{"actor": actor, "key": key, "entries": n} for (actor, key), n in sorted(report.signers.items())]}
         said |= {"first": report.first and report.first._asdict(), "checkpoint": report.checkpoint and report.checkpoint.note}
         sys.stdout.write(json.dumps(said | {"findings": [one._asdict() for one in report.findings], "exit_code": report.exit_code}) + "\n")

@@ -2,6 +2,7 @@
 
 import http.server
 import logging
+import re
 import threading
 
 from aidtrail.audit.witness import MAX_BYTES, Answer, Witness
@@ -44,7 +45,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         length = self.headers.get("Content-Length", "")
-        if not (length.isascii() and length.isdecimal()) or int(length) > MAX_BYTES:
+        if not re.fullmatch("[0-9]{1,9}", length) or int(length) > MAX_BYTES:
             self._answer(Answer(413 if length else 411, f"expected at most {MAX_BYTES} bytes\n"), close=True)
             return
         body = self.rfile.read(int(length))

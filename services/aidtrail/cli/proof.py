@@ -70,7 +70,7 @@ def verify(
     figures did not come from the entries (C4). With --last it also compares with what you saw last, and replaces that only if all holds.
     """
     options = [("--key", key), ("--policy", policy), ("--last", last)]
-    words = [str(word) for name, value in options if value is not None for word in (name, value)]
+    words = [f"{name}={value}" for name, value in options if value is not None]
     sys.stdout.flush()
     raise typer.Exit(verifier.main([*words, *(["--json"] if json_ else []), "--", str(path)]))
 

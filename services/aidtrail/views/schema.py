@@ -121,9 +121,13 @@ def prepare(connection: Connection, partitions: int) -> str:
 
 
 def new_build(connection: Connection, partitions: int, purpose: str) -> str:
-    """Create an empty build with the next free name."""
+    """Create an empty build with the next free name, which no other schema has either."""
     with connection.transaction():
-        row = connection.execute("SELECT coalesce(max(substr(name, 7)::integer), 0) + 1 FROM aidtrail.builds").fetchone()
+        connection.execute("SELECT pg_advisory_xact_lock(hashtext('aidtrail.new_build'))")
+        row = connection.execute(
+            "SELECT coalesce(max(substr(name, 7)::integer), 0) + 1 FROM (SELECT name FROM aidtrail.builds UNION SELECT nspname FROM"
+            " pg_namespace) taken WHERE name ~ '^views_[0-9]{1,9}$'"
+        ).fetchone()
         assert row is not None
         build = f"views_{row[0]}"
         migrate(connection, build, "build")
