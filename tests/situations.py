@@ -457,10 +457,12 @@ BROKEN: dict[str, Break | dict[type[e.Event], Break]] = {
     "bank_reference_is_stated": event_with(bank_reference=None),
     "settled_is_within_the_instruction": event_with(amount=money("400.001")),
     "returns_are_within_the_settlement": event_with(amount=money("400.001")),
+    "return_is_told_once": instead(lambda a: [*received(a), a.returned(return_reference="R1"), a.returned(by="crc-officer")]),
     "returned_money_was_not_passed_on": instead(lambda a: [*passed_on(a), a.returned(amount="0.001", by="crc-officer")]),
     # receipt
     "receiver_acts": by("kbh-officer"),
     "fees_are_in_the_payments_currency": event_with(amount=money("1"), fees=money("1", "USD")),
+    "receipt_is_told_once": instead(lambda a: [*paid(a), a.received("D1", "100", receipt_reference="R1"), a.received("D1", "100")]),
     "received_is_within_the_settlement": event_with(fees=money("0.001")),
     "beneficiary_acts": by("crc-officer"),
     "leg_ends_at_the_beneficiary": event_with(disbursement_id="D1"),

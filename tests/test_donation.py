@@ -247,7 +247,7 @@ def test_money_that_did_not_arrive_is_missed_until_it_is_received_taken_by_fees_
     life.tell([*a.payment("D2", "100", "crc"), a.received("D2", "100", by="kbh-officer")])
 
     assert stage(life.tell(a.acknowledged("D2", "100"))) == ("paid", "announced", "granted", "full", "partly")
-    life.tell(a.received("D1", "800", fees=money("20")))
+    life.tell(a.received("D1", "800", fees=money("20"), receipt_reference="R2"))
     life.tell([*a.payment("D3", "800", "crc"), a.received("D3", "800", by="kbh-officer")])
     assert stage(life.tell(a.acknowledged("D3", "800")))[-1] == "partly"
     assert stage(life.tell(a.returned("D1", "80"))) == ("partly_paid", "announced", "granted", "partly", "acknowledged")

@@ -288,10 +288,45 @@ def test_a_longer_validity_leaves_a_pledge_confirmed() -> None:
 
 def test_a_payment_is_received_in_parts_up_to_what_was_settled() -> None:
     a = Acts()
-    told = [*paid(a), a.received("D1", "100"), a.received("D1", "250", fees=money("10"))]
+    told = [*paid(a), a.received("D1", "100"), a.received("D1", "250", fees=money("10"), receipt_reference="R2")]
 
-    assert verdict(*told, a.received("D1", "40.001")) == "received_is_within_the_settlement"
-    assert verdict(*told, a.received("D1", "40")) is None
+    assert verdict(*told, a.received("D1", "40.001", receipt_reference="R3")) == "received_is_within_the_settlement"
+    assert verdict(*told, a.received("D1", "40", receipt_reference="R3")) is None
+
+
+def test_a_return_that_bank_and_receiver_both_tell_counts_once() -> None:
+    for first, second, reason in (
+        ("R1", "R1", "return_is_told_once"),
+        ("R1", None, "return_is_told_once"),
+        (None, None, "return_is_told_once"),
+        ("R1", "R2", None),
+        (None, "R2", None),
+    ):
+        a = Acts()
+        told = [*received(a), a.returned(return_reference=first)]
+
+        assert verdict(*told, a.returned(by="crc-officer", return_reference=second)) == reason, (first, second)
+    a = Acts()
+    told = [*received(a), a.returned(return_reference="R1"), a.returned(return_reference="R2")]
+    assert verdict(*told, a.returned(by="crc-officer", return_reference="R1")) == "return_is_told_once"
+    other = [*told, *a.payment("D2", "100"), a.returned("D2", return_reference="R1")]
+    assert verdict(*other) is None
+
+
+def test_a_part_that_arrived_counts_once() -> None:
+    a = Acts()
+    told = [*paid(a), a.received("D1", "100", receipt_reference="R1")]
+
+    assert verdict(*told, a.received("D1", "100", receipt_reference="R1")) == "receipt_is_told_once"
+    assert verdict(*told, a.received("D1", "100")) == "receipt_is_told_once"
+    assert verdict(*told, a.received("D1", "100", receipt_reference="R2")) is None
+
+
+def test_who_reports_an_observed_donation_tells_returns_without_references() -> None:
+    a = Acts()
+    told = [a.observed(), a.reported(), a.returned("P1", by="fts-import")]
+
+    assert verdict(*told, a.returned("P1", by="fts-import")) is None
 
 
 def test_what_went_back_is_neither_acknowledged_nor_used() -> None:

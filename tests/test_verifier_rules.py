@@ -1,4 +1,4 @@
-"""What version 3 of the rules made stricter the verifier asks of entries that were ruled on by it, and of none before."""
+"""What a version of the rules made stricter the verifier asks of entries that were ruled on by it or a later one, and of none before."""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -111,6 +111,26 @@ CASES: dict[str, tuple[Callable[[Acts], list[e.Event]], str]] = {
 }
 """By name: what is told, and what the verifier says of the last of it."""
 
+TOLD_AGAIN: dict[str, tuple[Callable[[Acts], list[e.Event]], str]] = {
+    "a return, by the same reference": (
+        lambda a: [*paid(a), a.returned(return_reference="R1"), a.returned(by="crc-officer", return_reference="R1")],
+        "D1: a return is told again, or without a reference of its own",
+    ),
+    "a return, by none": (
+        lambda a: [*paid(a), a.returned(return_reference="R1"), a.returned(by="crc-officer")],
+        "D1: a return is told again, or without a reference of its own",
+    ),
+    "a receipt, by the same reference": (
+        lambda a: [*paid(a), a.received("D1", "100", receipt_reference="R1"), a.received("D1", "100", receipt_reference="R1")],
+        "D1: a receipt is told again, or without a reference of its own",
+    ),
+    "a receipt, by none": (
+        lambda a: [*paid(a), a.received("D1", "100"), a.received("D1", "100")],
+        "D1: a receipt is told again, or without a reference of its own",
+    ),
+}
+"""The same for the fourth version."""
+
 
 @pytest.mark.parametrize("case", CASES)
 def test_what_version_3_forbids_is_named_from_version_3_on(case: str) -> None:
@@ -133,10 +153,24 @@ def test_a_receiver_reopens_from_version_3_on() -> None:
 def test_a_payment_is_received_in_parts_from_version_3_on() -> None:
     def told() -> list[e.Event]:
         a = Acts()
-        return [*paid(a), a.received("D1", "100"), a.received("D1", "300")]
+        return [*paid(a), a.received("D1", "100"), a.received("D1", "300", receipt_reference="R2")]
 
     assert objections(told(), RULES_VERSION) == []
     assert objections(told(), 2) == ["D1 is received twice, or more of it than was settled"]
+
+
+@pytest.mark.parametrize("case", TOLD_AGAIN)
+def test_what_is_told_again_is_named_from_version_4_on(case: str) -> None:
+    tell, sentence = TOLD_AGAIN[case]
+
+    assert objections(tell(Acts()), RULES_VERSION) == [sentence]
+    assert objections(tell(Acts()), 3) == []
+
+
+def test_a_further_return_with_a_reference_of_its_own_is_as_it_must_be() -> None:
+    a = Acts()
+
+    assert objections([*paid(a), a.returned(return_reference="R1"), a.returned(return_reference="R2")], RULES_VERSION) == []
 
 
 def test_what_is_told_more_than_a_day_before_it_occurs_is_named_from_version_3_on() -> None:

@@ -137,6 +137,8 @@ FINGERPRINTS = {
     59: ("ReceiptDisputed.v2", "9319abf0da0ce8cad3bff480ffdb72ad506103441045aeac41ae70fdf08ac583"),
     60: ("SubmissionRefused.v2", "d1e879d6359b912374195dbc20fe281b6e7297e2bf51683b9bfddd0b86f2fd3e"),
     61: ("UtilisationReported.v2", "8130155ac89ee93efa3f5189302c19c5093379c6f8edd2384f44c332c3dc9b95"),
+    62: ("DisbursementReturned.v3", "4d0c0cdbc7661afc0341492cc9aec770a304093f2a0c2c0b7f80a052e05020c6"),
+    63: ("FundsReceived.v3", "3bba26d733828a65de46e0e0fdffbd2d546043717595c8b42e674cb6ac8e0e34"),
 }
 """Every schema that this verifier knows the meaning of, by the id that records name: its name, and SHA-256 of the file
 `schemas/published/<name>.avsc` of the contract. With another schema the same bytes would say something else, so none is taken under an id
@@ -1029,6 +1031,8 @@ class Payment:
     fees: int = 0
     acknowledged: int = 0
     disputer: str | None = None
+    return_references: set[str | None] = field(default_factory=set)
+    receipt_references: set[str | None] = field(default_factory=set)
 
     @property
     def in_flight(self) -> int:
@@ -1246,13 +1250,16 @@ def _reject(d: Donation, event: Event, said: Mapping[str, Any]) -> None:
 
 
 def _return(d: Donation, event: Event, said: Mapping[str, Any]) -> None:
-    d.payments[said["disbursement_id"]].returned += said["amount"]["amount"]
+    payment = d.payments[said["disbursement_id"]]
+    payment.returned += said["amount"]["amount"]
+    payment.return_references.add(said.get("return_reference"))
 
 
 def _receive(d: Donation, event: Event, said: Mapping[str, Any]) -> None:
     payment = d.payments[said["disbursement_id"]]
     payment.received = (payment.received or 0) + said["amount"]["amount"]
     payment.fees += said["fees"]["amount"] if said["fees"] else 0
+    payment.receipt_references.add(said.get("receipt_reference"))
 
 
 def _acknowledge(d: Donation, event: Event, said: Mapping[str, Any]) -> None:
@@ -1340,13 +1347,13 @@ def bound(d: Donation, purse: str | None, mechanism: str | None = None) -> Amoun
 
 class Step:
     """One event against the state before it. `objections` says, a sentence each, what is not as it must be. What the third version of the
-    rules made stricter is asked of what was ruled on by it or a later one (`strict`)."""
+    rules made stricter is asked of what was ruled on by it or a later one (`strict`), and so for the fourth (`told_once`)."""
 
     def __init__(self, donation: Donation | None, event: Event, registry: Registry) -> None:
         self.d, self.event, self.said, self.registry = donation, event, event.fields, registry
         self.who, self.party, self.offset = event.actor, event.meta["actor"]["party_id"], event.stamp["registry_offset"]
         self.observed = (self.said.get("oversight") if donation is None else donation.oversight) == "observed"
-        self.strict = event.stamp["rules"] >= 3
+        self.strict, self.told_once = event.stamp["rules"] >= 3, event.stamp["rules"] >= 4
 
     def objections(self) -> Iterator[str]:
         yield from self._actor()
@@ -1560,6 +1567,12 @@ class Step:
         else:
             yield from self._of(payment.leg["to_party"], f"returns {payment.id}")
         yield from self._in(payment)
+        yield from self._new("return", self.said.get("return_reference"), payment, payment.return_references)
+
+    def _new(self, what: str, reference: str | None, payment: Payment, before: set[str | None]) -> Iterator[str]:
+        """A further return or receipt of a payment has a reference of its own."""
+        if self.told_once and before and reference in before | {None}:
+            yield f"{payment.id}: a {what} is told again, or without a reference of its own"
 
     def _in(self, payment: Payment) -> Iterator[str]:
         if self.said["amount"]["currency"] != payment.currency:
@@ -1572,6 +1585,7 @@ class Step:
         fees = self.said["fees"]["amount"] if self.said["fees"] else 0
         if self.said["amount"]["amount"] + fees > payment.missing if self.strict else payment.received is not None:
             yield f"{payment.id} is received twice, or more of it than was settled"
+        yield from self._new("receipt", self.said.get("receipt_reference"), payment, payment.receipt_references)
 
     def _ReceiptAcknowledged(self, d: Donation) -> Iterator[str]:
         payment = d.payments[self.said["disbursement_id"]]

@@ -19,13 +19,14 @@ from aidtrail.domain.rules.case import Case, Finding, Refusal, Rule
 
 __all__ = ["OBSERVED_RULES", "RULES", "RULES_VERSION", "Case", "Finding", "Refusal", "Rule", "check", "policy"]
 
-RULES_VERSION = 3
+RULES_VERSION = 4
 """Stamped on every entry. To be raised whenever the verdict on any submission changes, or the bytes of a refusal.
 
 2: signatures are checked, and refusals are written in version 2 of their schema.
 3: approvals are counted by purse, in parts as in whole; who lifts a condition counts as one who decides; new terms are confirmed anew; a
    payment is received in parts, and what went back is neither acknowledged nor used; a dispute is its receiver's to end;
-   nothing is told before it occurs."""
+   nothing is told before it occurs.
+4: a further return, or a further receipt, of a payment has a reference of its own."""
 
 _BY_AN_ACTOR: tuple[Rule, ...] = (
     c.submission_is_not_stamped,
@@ -203,6 +204,7 @@ RULES: dict[type[e.Event], tuple[Rule, ...]] = {
         d.bank_or_receiver_returns,
         *_AMOUNT,
         d.currency_is_the_payments,
+        d.return_is_told_once,
         d.returns_are_within_the_settlement,
         d.returned_money_was_not_passed_on,
     ),
@@ -213,6 +215,7 @@ RULES: dict[type[e.Event], tuple[Rule, ...]] = {
         *_AMOUNT,
         d.currency_is_the_payments,
         r.fees_are_in_the_payments_currency,
+        r.receipt_is_told_once,
         r.received_is_within_the_settlement,
     ),
     e.ReceiptAcknowledged: (

@@ -23,6 +23,15 @@ def fees_are_in_the_payments_currency(case: Case[e.FundsReceived]) -> Finding | 
     return Finding(f"fees in {case.disbursement.currency}", str(fees))
 
 
+def receipt_is_told_once(case: Case[e.FundsReceived]) -> Finding | None:
+    """A further part of a payment that arrives has a reference that those before it do not have, so that none is counted twice."""
+    paid, stated = case.disbursement, case.event.receipt_reference
+    if paid.received is None or (stated is not None and stated not in paid.receipt_references):
+        return None
+    expected = f"a receipt_reference of its own, since a receipt of {paid.disbursement_id} was told before"
+    return Finding(expected, "none" if stated is None else "that of a receipt before")
+
+
 def received_is_within_the_settlement(case: Case[e.FundsReceived]) -> Finding | None:
     """What arrived and what fees took is at most what was settled, and neither returned nor received before. It may arrive in parts."""
     event, paid = case.event, case.disbursement
