@@ -268,6 +268,16 @@ def test_who_lifts_a_condition_pays_nothing_under_it() -> None:
     assert verdict(*told, a.instructed()) is None
 
 
+def test_who_lifts_a_condition_neither_confirms_nor_amends_the_pledge() -> None:
+    for act in (Acts.confirmed, Acts.amended):
+        a = Acts()
+        told = [a.announced(), a.requested(mechanism_id="KRCS-BOARD", approvals_required=1)]
+        told += [a.approved(by="krcs-approver", conditions=(CONDITION,)), a.met(by="krcs-allrounder", role="approver")]
+
+        assert verdict(*told, act(a, by="krcs-allrounder")) == "shaper_did_not_decide"
+        assert verdict(*told, act(a, by="krcs-officer-2")) is None
+
+
 def test_new_terms_are_confirmed_anew_by_who_did_not_amend_them() -> None:
     a = Acts()
     told = [a.announced(), a.confirmed(), a.amended(amounts=(money("1200"),), by="krcs-officer-2")]

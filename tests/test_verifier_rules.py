@@ -111,7 +111,7 @@ CASES: dict[str, tuple[Callable[[Acts], list[e.Event]], str]] = {
 }
 """By name: what is told, and what the verifier says of the last of it."""
 
-TOLD_AGAIN: dict[str, tuple[Callable[[Acts], list[e.Event]], str]] = {
+FOURTH: dict[str, tuple[Callable[[Acts], list[e.Event]], str]] = {
     "a return, by the same reference": (
         lambda a: [*paid(a), a.returned(return_reference="R1"), a.returned(by="crc-officer", return_reference="R1")],
         "D1: a return is told again, or without a reference of its own",
@@ -127,6 +127,10 @@ TOLD_AGAIN: dict[str, tuple[Callable[[Acts], list[e.Event]], str]] = {
     "a receipt, by none": (
         lambda a: [*paid(a), a.received("D1", "100"), a.received("D1", "100")],
         "D1: a receipt is told again, or without a reference of its own",
+    ),
+    "amended by who lifted": (
+        lambda a: [*own_board(a, CONDITION), a.met(by="krcs-allrounder", role="approver"), a.amended(by="krcs-allrounder")],
+        "krcs-allrounder amends the pledge, and decided on an approval of it",
     ),
 }
 """The same for the fourth version."""
@@ -159,9 +163,9 @@ def test_a_payment_is_received_in_parts_from_version_3_on() -> None:
     assert objections(told(), 2) == ["D1 is received twice, or more of it than was settled"]
 
 
-@pytest.mark.parametrize("case", TOLD_AGAIN)
-def test_what_is_told_again_is_named_from_version_4_on(case: str) -> None:
-    tell, sentence = TOLD_AGAIN[case]
+@pytest.mark.parametrize("case", FOURTH)
+def test_what_version_4_forbids_is_named_from_version_4_on(case: str) -> None:
+    tell, sentence = FOURTH[case]
 
     assert objections(tell(Acts()), RULES_VERSION) == [sentence]
     assert objections(tell(Acts()), 3) == []

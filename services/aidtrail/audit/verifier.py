@@ -1347,13 +1347,13 @@ def bound(d: Donation, purse: str | None, mechanism: str | None = None) -> Amoun
 
 class Step:
     """One event against the state before it. `objections` says, a sentence each, what is not as it must be. What the third version of the
-    rules made stricter is asked of what was ruled on by it or a later one (`strict`), and so for the fourth (`told_once`)."""
+    rules made stricter is asked of what was ruled on by it or a later one (`strict`), and so for the fourth (`stricter`)."""
 
     def __init__(self, donation: Donation | None, event: Event, registry: Registry) -> None:
         self.d, self.event, self.said, self.registry = donation, event, event.fields, registry
         self.who, self.party, self.offset = event.actor, event.meta["actor"]["party_id"], event.stamp["registry_offset"]
         self.observed = (self.said.get("oversight") if donation is None else donation.oversight) == "observed"
-        self.strict, self.told_once = event.stamp["rules"] >= 3, event.stamp["rules"] >= 4
+        self.strict, self.stricter = event.stamp["rules"] >= 3, event.stamp["rules"] >= 4
 
     def objections(self) -> Iterator[str]:
         yield from self._actor()
@@ -1417,7 +1417,8 @@ class Step:
     def _undecided(self, d: Donation, doing: str) -> Iterator[str]:
         live = [approval for approval in d.approvals.values() if approval.state in ("pending", "granted")]
         if self.strict:
-            yield from self._other(doing, ("decided on an approval of it", [who for approval in live for who in approval.deciders]))
+            deciders = [who for approval in live for who in (*approval.deciders, *(approval.lifters if self.stricter else ()))]
+            yield from self._other(doing, ("decided on an approval of it", deciders))
 
     def _PledgeWithdrawn(self, d: Donation) -> Iterator[str]:
         yield from self._of(d.donor, "withdraws the pledge")
@@ -1571,7 +1572,7 @@ class Step:
 
     def _new(self, what: str, reference: str | None, payment: Payment, before: set[str | None]) -> Iterator[str]:
         """A further return or receipt of a payment has a reference of its own."""
-        if self.told_once and before and reference in before | {None}:
+        if self.stricter and before and reference in before | {None}:
             yield f"{payment.id}: a {what} is told again, or without a reference of its own"
 
     def _in(self, payment: Payment) -> Iterator[str]:

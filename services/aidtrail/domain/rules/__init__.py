@@ -26,7 +26,7 @@ RULES_VERSION = 4
 3: approvals are counted by purse, in parts as in whole; who lifts a condition counts as one who decides; new terms are confirmed anew; a
    payment is received in parts, and what went back is neither acknowledged nor used; a dispute is its receiver's to end;
    nothing is told before it occurs.
-4: a further return, or a further receipt, of a payment has a reference of its own."""
+4: a further return, or a further receipt, of a payment has a reference of its own; who lifted a condition neither confirms nor amends."""
 
 _BY_AN_ACTOR: tuple[Rule, ...] = (
     c.submission_is_not_stamped,

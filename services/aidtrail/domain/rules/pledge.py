@@ -130,9 +130,10 @@ def confirmed_by_another(case: Case[e.PledgeConfirmed]) -> Finding | None:
 
 
 def shaper_did_not_decide(case: Case[e.PledgeConfirmed | e.PledgeAmended]) -> Finding | None:
-    """Who decided on an approval in force, or on one that is pending, neither confirms nor amends its pledge."""
+    """Who decided on an approval in force, or on one that is pending, or that its conditions are met, neither confirms nor amends its
+    pledge."""
     for approval in case.donation.approvals.values():
-        if approval.state in LIVE and case.actor.actor_id in approval.deciders:
+        if approval.state in LIVE and (case.actor.actor_id in approval.deciders or case.actor.actor_id in approval.lifted_by):
             return Finding("an actor who decided on no approval", f"{case.actor.actor_id}, who decided on {approval.approval_id}")
     return None
 
