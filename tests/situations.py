@@ -351,8 +351,9 @@ BROKEN: dict[str, Break | dict[type[e.Event], Break]] = {
     "legs_join_two_parties": route_with(leg("L3", "KRCS-CRC", "CRC", "CRC")),
     "legs_follow_their_parents": route_with(leg("L3", "KRCS-CRC", "KBH", "MEF")),
     "route_starts_at_the_donor": route_with(leg("L3", None, "CRC", "KBH")),
-    "route_has_no_ring": route_with(leg("L3", "L4", "CRC", "KBH"), leg("L4", "L3", "KBH", "CRC")),
+    "route_has_no_ring": route_with(leg("L3", "L4", "CRC", "MEF"), leg("L4", "L3", "MEF", "CRC")),
     "route_ends_at_the_beneficiary": event_with(beneficiary="MEF"),
+    "route_reaches_the_beneficiary_once": route_with(leg("L3", "CRC-KBH", "KBH", "CRC"), leg("L4", "L3", "CRC", "KBH")),
     # pledge
     "pledge_awaits_confirmation": pledge_with(state=PledgeState.COMMITTED),
     "pledge_has_not_run_out": after_days(351),

@@ -287,6 +287,14 @@ def test_new_terms_are_confirmed_anew_by_who_did_not_amend_them() -> None:
     assert verdict(*told, a.confirmed(by="krcs-officer-3")) is None
 
 
+def test_who_was_paid_to_pass_money_on_does_not_become_the_beneficiary() -> None:
+    a = Acts()
+
+    assert verdict(*paid(a), a.amended(beneficiary="CRC")) == "paid_beneficiary_stays"
+    a = Acts()
+    assert verdict(*granted(a), a.amended(beneficiary="CRC")) is None
+
+
 def test_a_longer_validity_leaves_a_pledge_confirmed() -> None:
     a = Acts()
 

@@ -13,8 +13,8 @@ from aidtrail.domain.donation import Donation
 from aidtrail.domain.fold import apply
 from aidtrail.domain.rules import RULES_VERSION
 from aidtrail.domain.status import status
-from tests.acts import Acts, money, registry_events
-from tests.situations import CONDITION, acknowledged, arrived, paid
+from tests.acts import ROUTE, Acts, money, registry_events
+from tests.situations import CONDITION, acknowledged, arrived, leg, paid
 from tests.worlds import SCHEMAS, Record
 
 DECODER = verifier.Schemas(SCHEMAS)
@@ -131,6 +131,14 @@ FOURTH: dict[str, tuple[Callable[[Acts], list[e.Event]], str]] = {
     "amended by who lifted": (
         lambda a: [*own_board(a, CONDITION), a.met(by="krcs-allrounder", role="approver"), a.amended(by="krcs-allrounder")],
         "krcs-allrounder amends the pledge, and decided on an approval of it",
+    ),
+    "back to the beneficiary": (
+        lambda a: [a.announced(route=(*ROUTE, leg("L3", "CRC-KBH", "KBH", "CRC"), leg("L4", "L3", "CRC", "KBH")))],
+        "leg L4 comes back to KBH",
+    ),
+    "an intermediary becomes the beneficiary": (
+        lambda a: [*paid(a), a.amended(beneficiary="CRC")],
+        "the beneficiary is CRC in place of KBH, and one of them was paid",
     ),
 }
 """The same for the fourth version."""

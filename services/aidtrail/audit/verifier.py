@@ -1360,6 +1360,7 @@ class Step:
         if self.strict and self.event.meta["occurred_on"] > self.event.now + 86_400_000_000:
             yield "it is told before it occurs"
         if self.d is None:
+            yield from () if self.observed else self._route()
             return
         if self.event.type == "PledgeAnnounced":
             yield "the donation is announced a second time"
@@ -1401,6 +1402,17 @@ class Step:
         if until is None or self.event.now <= until:
             yield "it expires before its time"
 
+    def _route(self) -> Iterator[str]:
+        """What counts as received counts once."""
+        legs, last = {leg["leg_id"]: leg for leg in self.said["route"]}, self.said["beneficiary"]
+        for leg in self.said["route"] if self.stricter else ():
+            at, passed = leg if leg["to_party"] == last else None, set[str]()
+            while at is not None and at["leg_id"] not in passed:
+                passed.add(at["leg_id"])
+                at = legs.get(at["parent_leg_id"])
+                if at is not None and at["to_party"] == last:
+                    yield f"leg {leg['leg_id']} comes back to {last}"
+
     def _PledgeConfirmed(self, d: Donation) -> Iterator[str]:
         yield from self._of(d.donor, "confirms the pledge")
         yield from self._other("confirms", ("announced it", [d.announcer]), ("amended it", d.amenders))
@@ -1413,6 +1425,11 @@ class Step:
         yield from self._undecided(d, "amends the pledge")
         if d.state in ("withdrawn", "expired"):
             yield f"a pledge that is {d.state} is amended"
+        yield from self._route()
+        ends = {d.beneficiary, self.said["beneficiary"]}
+        paid = [payment for payment in d.payments.values() if payment.state == "settled" or payment.in_flight]
+        if self.stricter and len(ends) == 2 and any(payment.leg["to_party"] in ends for payment in paid):
+            yield f"the beneficiary is {self.said['beneficiary']} in place of {d.beneficiary}, and one of them was paid"
 
     def _undecided(self, d: Donation, doing: str) -> Iterator[str]:
         live = [approval for approval in d.approvals.values() if approval.state in ("pending", "granted")]

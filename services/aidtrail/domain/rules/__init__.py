@@ -26,7 +26,8 @@ RULES_VERSION = 4
 3: approvals are counted by purse, in parts as in whole; who lifts a condition counts as one who decides; new terms are confirmed anew; a
    payment is received in parts, and what went back is neither acknowledged nor used; a dispute is its receiver's to end;
    nothing is told before it occurs.
-4: a further return, or a further receipt, of a payment has a reference of its own; who lifted a condition neither confirms nor amends."""
+4: a further return, or a further receipt, of a payment has a reference of its own; who lifted a condition neither confirms nor amends;
+   money reaches the beneficiary once, and who was paid to pass it on does not become the beneficiary."""
 
 _BY_AN_ACTOR: tuple[Rule, ...] = (
     c.submission_is_not_stamped,
@@ -55,6 +56,7 @@ _TERMS: tuple[Rule, ...] = (
     p.route_starts_at_the_donor,
     p.route_has_no_ring,
     p.route_ends_at_the_beneficiary,
+    p.route_reaches_the_beneficiary_once,
 )
 _REPORTED_TERMS: tuple[Rule, ...] = (
     c.amounts_are_stated,
