@@ -462,6 +462,7 @@ BROKEN: dict[str, Break | dict[type[e.Event], Break]] = {
     "returned_money_was_not_passed_on": instead(lambda a: [*passed_on(a), a.returned(amount="0.001", by="crc-officer")]),
     # receipt
     "receiver_acts": by("kbh-officer"),
+    "something_arrived_or_went_in_fees": event_with(amount=money("0")),
     "fees_are_in_the_payments_currency": event_with(amount=money("1"), fees=money("1", "USD")),
     "receipt_is_told_once": instead(lambda a: [*paid(a), a.received("D1", "100", receipt_reference="R1"), a.received("D1", "100")]),
     "received_is_within_the_settlement": event_with(fees=money("0.001")),

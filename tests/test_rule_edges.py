@@ -347,6 +347,17 @@ def test_who_reports_an_observed_donation_tells_returns_without_references() -> 
     assert verdict(*told, a.returned("P1", by="fts-import")) is None
 
 
+def test_fees_are_told_alone_when_they_are_found_out_later() -> None:
+    a = Acts()
+    told = [*paid(a), a.received("D1", "390")]
+
+    assert verdict(*told, a.received("D1", "0", fees=money("10"), receipt_reference="R2")) is None
+    assert verdict(*told, a.received("D1", "0", fees=money("10.001"), receipt_reference="R2")) == "received_is_within_the_settlement"
+    assert verdict(*told, a.received("D1", "0", fees=money("0"), receipt_reference="R2")) == "something_arrived_or_went_in_fees"
+    assert verdict(*told, a.received("D1", "10", fees=money("0"), receipt_reference="R2")) == "something_arrived_or_went_in_fees"
+    assert verdict(*paid(a), a.received("D1", "0", fees=money("400"))) is None
+
+
 def test_what_went_back_is_neither_acknowledged_nor_used() -> None:
     a = Acts()
     told = [*acknowledged(a), a.returned("D2", "100", by="kbh-officer")]

@@ -210,6 +210,24 @@ def test_the_receipt_is_told_alike_where_money_is_missing(missing: bool) -> None
     assert axes(told)[-1] == ("partly" if missing else "acknowledged")
 
 
+def test_the_receipt_is_told_alike_where_fees_are_all_that_is_left() -> None:
+    a = Acts()
+    direct = (leg("KRCS-KBH", None, "KRCS", "KBH"),)
+    told = [a.announced(route=direct), *a.approval(), *a.payment("D1", "400", leg_id="KRCS-KBH")]
+    told += [a.received("D1", "390", by="kbh-officer"), a.received("D1", "0", fees=money("10"), by="kbh-officer")]
+
+    assert axes([*told, a.acknowledged("D1", "390")])[-1] == "acknowledged"
+    assert axes([*told, a.returned("D1", "390")])[-1] == "none"
+    told += [a.returned("D1", "395"), *a.payment("D2", "100", leg_id="KRCS-KBH"), a.received("D2", "100", by="kbh-officer")]
+    assert axes([*told, a.acknowledged("D2", "100")])[-1] == "acknowledged"
+
+
+def test_a_plan_of_a_pledge_that_ended_is_told_alike() -> None:
+    a = Acts()
+
+    assert axes([a.announced(), a.scheduled(), a.withdrawn()])[2] == "none"
+
+
 def test_a_report_that_all_of_nothing_was_paid_is_told_alike() -> None:
     a = Acts()
 

@@ -1049,7 +1049,7 @@ class Payment:
     @property
     def missing(self) -> int:
         """Paid, and neither with the receiver, nor taken by fees, nor back."""
-        return self.net - self.fees - self.arrived
+        return max(0, self.net - self.fees - self.arrived)
 
     @property
     def kept(self) -> int:
@@ -1905,7 +1905,8 @@ def _disbursement_axis(d: Donation) -> str:
         return "returned"
     if d.oversight == "observed" and payments and not any(d.amounts.values()):
         return "full"
-    return "scheduled" if any(payment.state == "scheduled" for payment in payments) else "none"
+    planned = d.state not in ("withdrawn", "expired") and any(payment.state == "scheduled" for payment in payments)
+    return "scheduled" if planned else "none"
 
 
 def _receipt_axis(d: Donation) -> str:
@@ -1913,7 +1914,7 @@ def _receipt_axis(d: Donation) -> str:
     if any(payment.disputer is not None for payment in payments):
         return "disputed"
     paid = [payment for payment in payments if payment.net > 0]
-    mine = [payment for payment in paid if payment.received is not None and payment.leg["to_party"] == d.beneficiary]
+    mine = [payment for payment in paid if payment.arrived and payment.leg["to_party"] == d.beneficiary]
     if not mine:
         return "none"
     on_its_way = any(payment.state in ("instructed", "released") for payment in payments)

@@ -152,7 +152,7 @@ class Disbursement(NamedTuple):
     @property
     def missing(self) -> Decimal:
         """What was paid and is neither with the receiver, nor taken by fees, nor back."""
-        return self.net - self.fees - self.arrived
+        return max(ZERO, self.net - self.fees - self.arrived)
 
     @property
     def kept(self) -> Decimal:

@@ -26,8 +26,8 @@ RULES_VERSION = 4
 3: approvals are counted by purse, in parts as in whole; who lifts a condition counts as one who decides; new terms are confirmed anew; a
    payment is received in parts, and what went back is neither acknowledged nor used; a dispute is its receiver's to end;
    nothing is told before it occurs.
-4: a further return, or a further receipt, of a payment has a reference of its own; who lifted a condition neither confirms nor amends;
-   money reaches the beneficiary once, and who was paid to pass it on does not become the beneficiary."""
+4: a further return, or a further receipt, of a payment has a reference of its own; fees may be told alone; who lifted a condition neither
+   confirms nor amends; money reaches the beneficiary once, and who was paid to pass it on does not become the beneficiary."""
 
 _BY_AN_ACTOR: tuple[Rule, ...] = (
     c.submission_is_not_stamped,
@@ -214,7 +214,8 @@ RULES: dict[type[e.Event], tuple[Rule, ...]] = {
         *_ON_OPEN,
         d.disbursement_is_known,
         r.receiver_acts,
-        *_AMOUNT,
+        c.amounts_fit_their_currency,
+        r.something_arrived_or_went_in_fees,
         d.currency_is_the_payments,
         r.fees_are_in_the_payments_currency,
         r.receipt_is_told_once,

@@ -15,6 +15,16 @@ def receiver_acts(case: Case[OfDisbursement]) -> Finding | None:
     return Finding(f"an officer of the receiver {case.leg.to_party}", f"an officer of {case.actor.party_id}")
 
 
+def something_arrived_or_went_in_fees(case: Case[e.FundsReceived]) -> Finding | None:
+    """What arrived is above zero, and so are fees that are stated. Fees may be told alone, when they are found out later."""
+    amount, fees = case.event.amount, case.event.fees
+    if fees is None and amount.amount <= 0:
+        return Finding("an amount above zero, or fees", str(amount))
+    if fees is not None and fees.amount <= 0:
+        return Finding("fees above zero, or none", str(fees))
+    return None
+
+
 def fees_are_in_the_payments_currency(case: Case[e.FundsReceived]) -> Finding | None:
     """Fees taken out of a payment are in its currency."""
     fees = case.event.fees
