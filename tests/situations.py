@@ -412,6 +412,7 @@ BROKEN: dict[str, Break | dict[type[e.Event], Break]] = {
     "approved_amounts_are_within_the_request": event_with(amounts=(money("1000.001"),)),
     "approving_leaves_an_amount": event_with(amounts=()),
     "approval_is_for_a_limited_time": event_with(valid_until=None),
+    "earlier_approvals_are_still_valid": approval_with(valid_until=START),
     "condition_ids_are_distinct": event_with(conditions=(CONDITION, CONDITION)),
     "rejection_gives_its_reason_alone": instead(lambda a: [*requested(a), a.rejected(reason=None)]),
     "revoked_by_another": by("mef-approver-2"),

@@ -85,6 +85,15 @@ def test_an_approval_lasts_no_longer_than_its_mechanism_allows() -> None:
     assert verdict(*before, a.approved(valid_until=a.later(365)), now=last) is None
 
 
+def test_nothing_is_granted_by_a_word_that_has_run_out_and_the_request_may_then_be_rejected() -> None:
+    a = Acts()
+    told = [*requested(a), a.approved(valid_until=a.later(1))]
+
+    assert verdict(*told, a.approved(by="mef-approver-2"), now=a.later(1)) == "earlier_approvals_are_still_valid"
+    assert verdict(*told, a.rejected(by="mef-approver-2"), now=a.later(1)) is None
+    assert verdict(*told, a.approved(by="mef-approver-2"), now=a.later(0.999)) is None
+
+
 def test_validity_ends_after_its_last_moment() -> None:
     a = Acts()
     told = granted(a)

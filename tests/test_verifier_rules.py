@@ -62,6 +62,12 @@ def late_release(a: Acts) -> list[e.Event]:
     return [*told, a.released()]
 
 
+def late_approval(a: Acts) -> list[e.Event]:
+    told = [a.announced(), a.requested(), a.approved(valid_until=a.later(1))]
+    a.now += timedelta(days=2)
+    return [*told, a.approved(by="mef-approver-2")]
+
+
 CASES: dict[str, tuple[Callable[[Acts], list[e.Event]], str]] = {
     "confirmed by who decided": (
         lambda a: [*own_board(a), a.confirmed(by="krcs-allrounder")],
@@ -139,6 +145,10 @@ FOURTH: dict[str, tuple[Callable[[Acts], list[e.Event]], str]] = {
     "an intermediary becomes the beneficiary": (
         lambda a: [*paid(a), a.amended(beneficiary="CRC")],
         "the beneficiary is CRC in place of KBH, and one of them was paid",
+    ),
+    "granted by a word that has run out": (
+        late_approval,
+        "A1 is approved after the word of an approver before has run out",
     ),
 }
 """The same for the fourth version."""

@@ -1487,6 +1487,8 @@ class Step:
         )
         if any(amount > approval.requested.get(currency, 0) for currency, amount in given.items()):
             yield f"more is approved by {self.who} than was requested"
+        if self.stricter and self.said["decision"] == "approve" and approval.until is not None and self.event.now >= approval.until:
+            yield f"{approval.id} is approved after the word of an approver before has run out"
 
     def _ApprovalRevoked(self, d: Donation) -> Iterator[str]:
         approval = d.approvals[self.said["approval_id"]]

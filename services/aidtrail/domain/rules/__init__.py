@@ -27,7 +27,8 @@ RULES_VERSION = 4
    payment is received in parts, and what went back is neither acknowledged nor used; a dispute is its receiver's to end;
    nothing is told before it occurs.
 4: a further return, or a further receipt, of a payment has a reference of its own; fees may be told alone; who lifted a condition neither
-   confirms nor amends; money reaches the beneficiary once, and who was paid to pass it on does not become the beneficiary."""
+   confirms nor amends; nothing is granted by a word that has run out; money reaches the beneficiary once, and who was paid to pass it on
+   does not become the beneficiary."""
 
 _BY_AN_ACTOR: tuple[Rule, ...] = (
     c.submission_is_not_stamped,
@@ -121,6 +122,7 @@ RULES: dict[type[e.Event], tuple[Rule, ...]] = {
         a.approved_amounts_are_within_the_request,
         a.approving_leaves_an_amount,
         a.approval_is_for_a_limited_time,
+        a.earlier_approvals_are_still_valid,
         a.condition_ids_are_distinct,
         a.rejection_gives_its_reason_alone,
     ),
