@@ -14,7 +14,7 @@ from aidtrail.domain.fold import apply
 from aidtrail.domain.rules import RULES_VERSION
 from aidtrail.domain.status import status
 from tests.acts import ROUTE, Acts, money, registry_events
-from tests.situations import CONDITION, acknowledged, arrived, leg, paid
+from tests.situations import CONDITION, acknowledged, arrived, instructed, leg, paid, requested
 from tests.worlds import SCHEMAS, Record
 
 DECODER = verifier.Schemas(SCHEMAS)
@@ -154,6 +154,39 @@ FOURTH: dict[str, tuple[Callable[[Acts], list[e.Event]], str]] = {
 """The same for the fourth version."""
 
 
+ALWAYS: dict[str, tuple[Callable[[Acts], list[e.Event]], str]] = {
+    "announced for another": (
+        lambda a: [a.announced(by="crc-officer")],
+        "crc-officer of CRC announces the pledge, which is for KRCS",
+    ),
+    "requested by the beneficiary": (
+        lambda a: [a.announced(), a.requested(by="kbh-officer")],
+        "KBH requests, and is neither donor nor intermediary",
+    ),
+    "approved for too long": (
+        lambda a: [*requested(a), a.approved(valid_until=a.later(400))],
+        "A1 is approved without end, for longer than the mechanism allows, or for a time that is past",
+    ),
+    "approved without end": (
+        lambda a: [*requested(a), a.approved(valid_until=None)],
+        "A1 is approved without end, for longer than the mechanism allows, or for a time that is past",
+    ),
+    "a paid leg taken off the route": (
+        lambda a: [*paid(a), a.amended(route=(leg("DIRECT", None, "KRCS", "KBH"),))],
+        "D1 moved on a leg that is not on the route any more",
+    ),
+    "a released payment cancelled by the payer": (
+        lambda a: [*instructed(a), a.released(), a.bank_rejected(by="krcs-preparer")],
+        "D1 is released, and krcs-preparer rejects it as preparer",
+    ),
+    "an instructed payment rejected by the bank": (
+        lambda a: [*instructed(a), a.bank_rejected(by="krcs-bank")],
+        "D1 is instructed, and krcs-bank rejects it as bank",
+    ),
+}
+"""What no version allowed."""
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_what_version_3_forbids_is_named_from_version_3_on(case: str) -> None:
     tell, sentence = CASES[case]
@@ -161,6 +194,14 @@ def test_what_version_3_forbids_is_named_from_version_3_on(case: str) -> None:
     assert sentence in objections(tell(Acts()), RULES_VERSION)
     if case != "received too much":  # its sums do not fall, whatever the rules
         assert objections(tell(Acts()), 2) == []
+
+
+@pytest.mark.parametrize("case", ALWAYS)
+def test_what_no_version_allowed_is_named(case: str) -> None:
+    tell, sentence = ALWAYS[case]
+
+    for rules in (2, 3, RULES_VERSION):
+        assert objections(tell(Acts()), rules) == [sentence]
 
 
 def test_a_receiver_reopens_from_version_3_on() -> None:

@@ -1360,7 +1360,9 @@ class Step:
         if self.strict and self.event.meta["occurred_on"] > self.event.now + 86_400_000_000:
             yield "it is told before it occurs"
         if self.d is None:
-            yield from () if self.observed else self._route()
+            if not self.observed:
+                yield from self._of(self.said["donor"], "announces the pledge")
+                yield from self._route()
             return
         if self.event.type == "PledgeAnnounced":
             yield "the donation is announced a second time"
@@ -1426,10 +1428,12 @@ class Step:
         if d.state in ("withdrawn", "expired"):
             yield f"a pledge that is {d.state} is amended"
         yield from self._route()
-        ends = {d.beneficiary, self.said["beneficiary"]}
+        before, after, legs = d.beneficiary, self.said["beneficiary"], self.said["route"]
         paid = [payment for payment in d.payments.values() if payment.state == "settled" or payment.in_flight]
-        if self.stricter and len(ends) == 2 and any(payment.leg["to_party"] in ends for payment in paid):
-            yield f"the beneficiary is {self.said['beneficiary']} in place of {d.beneficiary}, and one of them was paid"
+        ends = () if after == before else (before, after) if self.stricter else (before,)
+        if any(payment.leg["to_party"] in ends for payment in paid):
+            yield f"the beneficiary is {after} in place of {before}, and one of them was paid"
+        yield from (f"{payment.id} moved on a leg that is not on the route any more" for payment in paid if payment.leg not in legs)
 
     def _undecided(self, d: Donation, doing: str) -> Iterator[str]:
         live = [approval for approval in d.approvals.values() if approval.state in ("pending", "granted")]
@@ -1451,6 +1455,8 @@ class Step:
 
     def _ApprovalRequested(self, d: Donation) -> Iterator[str]:
         said, amounts = self.said, total(self.said["amounts"])
+        if self.party not in {d.donor, *(leg[end] for leg in d.legs.values() for end in ("from_party", "to_party"))} - {d.beneficiary}:
+            yield f"{self.party} requests, and is neither donor nor intermediary"
         purses = {d.legs[name]["parent_leg_id"] for name in said["legs"]}
         mechanism: Mechanism | None = self.registry.at("mechanism", said["mechanism_id"], self.offset)
         ended = d.state in ("withdrawn", "expired") or (self.strict and d.until is not None and self.event.now > d.until)
@@ -1487,6 +1493,10 @@ class Step:
         )
         if any(amount > approval.requested.get(currency, 0) for currency, amount in given.items()):
             yield f"more is approved by {self.who} than was requested"
+        mechanism: Mechanism | None = self.registry.at("mechanism", approval.mechanism, self.offset)
+        latest = self.event.now + (mechanism.days if mechanism else 0) * 86_400_000_000
+        if self.said["decision"] == "approve" and not self.event.now < (self.said["valid_until"] or 0) <= latest:
+            yield f"{approval.id} is approved without end, for longer than the mechanism allows, or for a time that is past"
         if self.stricter and self.said["decision"] == "approve" and approval.until is not None and self.event.now >= approval.until:
             yield f"{approval.id} is approved after the word of an approver before has run out"
 
@@ -1579,6 +1589,8 @@ class Step:
             yield from self._bank(payment)
         else:
             yield from self._of(payment.leg["from_party"], f"cancels {payment.id}")
+        if (self.event.meta["actor"]["role"] == "bank") != (payment.state == "released"):
+            yield f"{payment.id} is {payment.state}, and {self.who} rejects it as {self.event.meta['actor']['role']}"
 
     def _DisbursementReturned(self, d: Donation) -> Iterator[str]:
         payment = d.payments[self.said["disbursement_id"]]
