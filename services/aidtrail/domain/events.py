@@ -330,7 +330,8 @@ class DisbursementReturned(Event):
 
 
 class FundsReceived(Event):
-    """`receipt_reference` is what the receiver's bank knows this arrival by: a further part of the payment has another."""
+    """`receipt_reference` is what the receiver's bank knows this arrival by: a further part of the payment has another. Fees that are found
+    out later are told with an amount of zero."""
 
     disbursement_id: Id
     amount: Money
