@@ -58,6 +58,9 @@ FIRST_IDS = [
 WITH_SIGNATURES = [event for event in FIRST_IDS if event not in ("ActorRetired", "MechanismDefined", "MechanismRetired")]
 """The ids 33 to 61: version 2 of each event that signatures gave a field to."""
 
+WITH_REFERENCES = ["DisbursementReturned", "FundsReceived"]
+"""The ids 62 and 63: version 3 of what can be told of a payment in parts."""
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -346,6 +349,7 @@ def test_the_first_ids_stay_what_they_are() -> None:
 
     assert [(found[number].event, found[number].version) for number in range(1, 33)] == [(event, 1) for event in FIRST_IDS]
     assert [(found[number].event, found[number].version) for number in range(33, 62)] == [(event, 2) for event in WITH_SIGNATURES]
+    assert [(found[number].event, found[number].version) for number in range(62, 64)] == [(event, 3) for event in WITH_REFERENCES]
 
 
 def test_the_code_in_the_folders_own_description_reads_a_record(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -372,13 +376,13 @@ def test_what_did_not_change_is_not_published_again(folder: Path) -> None:
 
 
 def test_a_changed_event_gets_the_next_version_and_the_next_id(folder: Path) -> None:
-    assert (contract.latest("PledgeConfirmed", folder).version, len(contract.published(folder))) == (2, 61)
+    assert (contract.latest("PledgeConfirmed", folder).version, len(contract.published(folder))) == (2, 63)
     WITH_A_NOTE(folder)
 
     new = contract.publish(folder)
 
-    assert [(entry.id, entry.event, entry.version) for entry in new] == [(62, "PledgeConfirmed", 3)]
-    assert contract.latest("PledgeConfirmed", folder) == new[0] == contract.published(folder)[62]
+    assert [(entry.id, entry.event, entry.version) for entry in new] == [(64, "PledgeConfirmed", 3)]
+    assert contract.latest("PledgeConfirmed", folder) == new[0] == contract.published(folder)[64]
     assert contract.publish(folder) == []
     assert list(conformance.report(folder)) == ["models_and_schemas_agree"]  # all that is left to do is the model
 
@@ -386,7 +390,7 @@ def test_a_changed_event_gets_the_next_version_and_the_next_id(folder: Path) -> 
 def test_a_changed_type_gives_a_new_version_to_each_event_that_has_it(folder: Path) -> None:
     replaced("types/Leg.avsc", "One hop", "A hop")(folder)
 
-    assert [(entry.id, entry.event) for entry in contract.publish(folder)] == [(62, "PledgeAmended"), (63, "PledgeAnnounced")]
+    assert [(entry.id, entry.event) for entry in contract.publish(folder)] == [(64, "PledgeAmended"), (65, "PledgeAnnounced")]
     assert conformance.check(folder) == []
 
 

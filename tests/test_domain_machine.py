@@ -401,7 +401,12 @@ class Lives(RuleBasedStateMachine):
             disbursement_id=paid.disbursement_id,
             amount=Money(amount=paid.net / whim.one_of((1, 4)) // 1 or paid.net, currency=paid.currency),
             kind=whim.one_of(list(e.ReturnKind)),
+            return_reference=self.reference(whim),
         )
+
+    def reference(self, whim: Whim) -> str | None:
+        """Mostly a new one, now and then none or one that may have been told."""
+        return whim.weighted(((f"R{self.steps}", 6), ("R1", 1), (None, 1)))  # type: ignore[no-any-return]
 
     @often(4, when=lambda life: life.donation.disbursements)
     def speak_of_a_payment_out_of_turn(self, whim: Whim) -> None:
@@ -446,6 +451,7 @@ class Lives(RuleBasedStateMachine):
             disbursement_id=paid.disbursement_id,
             amount=Money(amount=arrives - fee, currency=paid.currency),
             fees=Money(amount=fee, currency=paid.currency) if fee else None,
+            receipt_reference=self.reference(whim),
         )
 
     @often(8, when=lambda life: life.unacknowledged())

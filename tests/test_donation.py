@@ -17,6 +17,7 @@ from tests.acts import ROUTE, START, Acts, full_life, money, registry
 from tests.situations import refused
 
 REGISTRY = registry()
+DIRECT = (e.Leg(leg_id="KRCS-KBH", from_party="KRCS", to_party="KBH"),)
 
 
 class Life:
@@ -241,13 +242,41 @@ def test_a_dispute_leads_until_it_is_resolved_by_another() -> None:
     assert stage(life.tell(a.resolved(by="crc-officer-2")))[-1] == "none"
 
 
+def test_what_went_in_fees_alone_is_missed_no_more_and_acknowledged_by_nobody() -> None:
+    a, life = Acts(), Life()
+    life.tell([a.announced(route=DIRECT, amounts=(money("400"),)), *a.approval("A1", "400")])
+    life.tell([*a.payment("D1", "400", leg_id="KRCS-KBH"), a.received("D1", "390", by="kbh-officer"), a.acknowledged("D1", "390")])
+
+    assert stage(life.donation) == ("paid", "announced", "granted", "full", "partly")
+    life.tell(a.received("D1", "0", by="kbh-officer", fees=money("10"), receipt_reference="R2"))
+    assert stage(life.donation) == ("acknowledged", "announced", "granted", "full", "acknowledged")
+    life.tell(a.returned("D1", "390", by="kbh-officer"))
+    assert stage(life.donation) == ("partly_paid", "announced", "granted", "partly", "none")
+
+
+def test_a_fee_that_came_back_as_well_is_no_money_that_is_missing() -> None:
+    a, life = Acts(), Life()
+    life.tell([a.announced(route=DIRECT), *a.approval(), *a.payment("D1", "400", leg_id="KRCS-KBH")])
+    life.tell([a.received("D1", "390", by="kbh-officer", fees=money("10")), a.returned("D1", "395")])
+    life.tell([*a.payment("D2", "100", leg_id="KRCS-KBH"), a.received("D2", "100", by="kbh-officer"), a.acknowledged("D2", "100")])
+
+    assert stage(life.donation) == ("partly_paid", "announced", "granted", "partly", "acknowledged")
+
+
+def test_nothing_is_scheduled_of_a_pledge_that_ended() -> None:
+    a, life = Acts(), Life()
+
+    assert stage(life.tell([a.announced(), a.scheduled()])) == ("announced", "announced", "none", "scheduled", "none")
+    assert stage(life.tell(a.withdrawn())) == ("withdrawn", "withdrawn", "none", "none", "none")
+
+
 def test_money_that_did_not_arrive_is_missed_until_it_is_received_taken_by_fees_or_back() -> None:
     a, life = Acts(), Life()
     life.tell([a.announced(), *a.approval(), *a.payment("D1", "1000"), a.received("D1", "100")])
     life.tell([*a.payment("D2", "100", "crc"), a.received("D2", "100", by="kbh-officer")])
 
     assert stage(life.tell(a.acknowledged("D2", "100"))) == ("paid", "announced", "granted", "full", "partly")
-    life.tell(a.received("D1", "800", fees=money("20")))
+    life.tell(a.received("D1", "800", fees=money("20"), receipt_reference="R2"))
     life.tell([*a.payment("D3", "800", "crc"), a.received("D3", "800", by="kbh-officer")])
     assert stage(life.tell(a.acknowledged("D3", "800")))[-1] == "partly"
     assert stage(life.tell(a.returned("D1", "80"))) == ("partly_paid", "announced", "granted", "partly", "acknowledged")

@@ -85,6 +85,15 @@ def test_an_approval_lasts_no_longer_than_its_mechanism_allows() -> None:
     assert verdict(*before, a.approved(valid_until=a.later(365)), now=last) is None
 
 
+def test_nothing_is_granted_by_a_word_that_has_run_out_and_the_request_may_then_be_rejected() -> None:
+    a = Acts()
+    told = [*requested(a), a.approved(valid_until=a.later(1))]
+
+    assert verdict(*told, a.approved(by="mef-approver-2"), now=a.later(1)) == "earlier_approvals_are_still_valid"
+    assert verdict(*told, a.rejected(by="mef-approver-2"), now=a.later(1)) is None
+    assert verdict(*told, a.approved(by="mef-approver-2"), now=a.later(0.999)) is None
+
+
 def test_validity_ends_after_its_last_moment() -> None:
     a = Acts()
     told = granted(a)
@@ -268,6 +277,16 @@ def test_who_lifts_a_condition_pays_nothing_under_it() -> None:
     assert verdict(*told, a.instructed()) is None
 
 
+def test_who_lifts_a_condition_neither_confirms_nor_amends_the_pledge() -> None:
+    for act in (Acts.confirmed, Acts.amended):
+        a = Acts()
+        told = [a.announced(), a.requested(mechanism_id="KRCS-BOARD", approvals_required=1)]
+        told += [a.approved(by="krcs-approver", conditions=(CONDITION,)), a.met(by="krcs-allrounder", role="approver")]
+
+        assert verdict(*told, act(a, by="krcs-allrounder")) == "shaper_did_not_decide"
+        assert verdict(*told, act(a, by="krcs-officer-2")) is None
+
+
 def test_new_terms_are_confirmed_anew_by_who_did_not_amend_them() -> None:
     a = Acts()
     told = [a.announced(), a.confirmed(), a.amended(amounts=(money("1200"),), by="krcs-officer-2")]
@@ -275,6 +294,14 @@ def test_new_terms_are_confirmed_anew_by_who_did_not_amend_them() -> None:
     assert story(*told, a.confirmed()).donation.pledge[:1] == ("announced",)  # type: ignore[union-attr]
     assert verdict(*told, a.confirmed(by="krcs-officer-2")) == "confirmed_by_another"
     assert verdict(*told, a.confirmed(by="krcs-officer-3")) is None
+
+
+def test_who_was_paid_to_pass_money_on_does_not_become_the_beneficiary() -> None:
+    a = Acts()
+
+    assert verdict(*paid(a), a.amended(beneficiary="CRC")) == "paid_beneficiary_stays"
+    a = Acts()
+    assert verdict(*granted(a), a.amended(beneficiary="CRC")) is None
 
 
 def test_a_longer_validity_leaves_a_pledge_confirmed() -> None:
@@ -288,10 +315,56 @@ def test_a_longer_validity_leaves_a_pledge_confirmed() -> None:
 
 def test_a_payment_is_received_in_parts_up_to_what_was_settled() -> None:
     a = Acts()
-    told = [*paid(a), a.received("D1", "100"), a.received("D1", "250", fees=money("10"))]
+    told = [*paid(a), a.received("D1", "100"), a.received("D1", "250", fees=money("10"), receipt_reference="R2")]
 
-    assert verdict(*told, a.received("D1", "40.001")) == "received_is_within_the_settlement"
-    assert verdict(*told, a.received("D1", "40")) is None
+    assert verdict(*told, a.received("D1", "40.001", receipt_reference="R3")) == "received_is_within_the_settlement"
+    assert verdict(*told, a.received("D1", "40", receipt_reference="R3")) is None
+
+
+def test_a_return_that_bank_and_receiver_both_tell_counts_once() -> None:
+    for first, second, reason in (
+        ("R1", "R1", "return_is_told_once"),
+        ("R1", None, "return_is_told_once"),
+        (None, None, "return_is_told_once"),
+        ("R1", "R2", None),
+        (None, "R2", None),
+    ):
+        a = Acts()
+        told = [*received(a), a.returned(return_reference=first)]
+
+        assert verdict(*told, a.returned(by="crc-officer", return_reference=second)) == reason, (first, second)
+    a = Acts()
+    told = [*received(a), a.returned(return_reference="R1"), a.returned(return_reference="R2")]
+    assert verdict(*told, a.returned(by="crc-officer", return_reference="R1")) == "return_is_told_once"
+    other = [*told, *a.payment("D2", "100"), a.returned("D2", return_reference="R1")]
+    assert verdict(*other) is None
+
+
+def test_a_part_that_arrived_counts_once() -> None:
+    a = Acts()
+    told = [*paid(a), a.received("D1", "100", receipt_reference="R1")]
+
+    assert verdict(*told, a.received("D1", "100", receipt_reference="R1")) == "receipt_is_told_once"
+    assert verdict(*told, a.received("D1", "100")) == "receipt_is_told_once"
+    assert verdict(*told, a.received("D1", "100", receipt_reference="R2")) is None
+
+
+def test_who_reports_an_observed_donation_tells_returns_without_references() -> None:
+    a = Acts()
+    told = [a.observed(), a.reported(), a.returned("P1", by="fts-import")]
+
+    assert verdict(*told, a.returned("P1", by="fts-import")) is None
+
+
+def test_fees_are_told_alone_when_they_are_found_out_later() -> None:
+    a = Acts()
+    told = [*paid(a), a.received("D1", "390")]
+
+    assert verdict(*told, a.received("D1", "0", fees=money("10"), receipt_reference="R2")) is None
+    assert verdict(*told, a.received("D1", "0", fees=money("10.001"), receipt_reference="R2")) == "received_is_within_the_settlement"
+    assert verdict(*told, a.received("D1", "0", fees=money("0"), receipt_reference="R2")) == "something_arrived_or_went_in_fees"
+    assert verdict(*told, a.received("D1", "10", fees=money("0"), receipt_reference="R2")) == "something_arrived_or_went_in_fees"
+    assert verdict(*paid(a), a.received("D1", "0", fees=money("400"))) is None
 
 
 def test_what_went_back_is_neither_acknowledged_nor_used() -> None:

@@ -142,6 +142,8 @@ FINGERPRINTS = {
     59: ("ReceiptDisputed.v2", "9319abf0da0ce8cad3bff480ffdb72ad506103441045aeac41ae70fdf08ac583"),
     60: ("SubmissionRefused.v2", "d1e879d6359b912374195dbc20fe281b6e7297e2bf51683b9bfddd0b86f2fd3e"),
     61: ("UtilisationReported.v2", "8130155ac89ee93efa3f5189302c19c5093379c6f8edd2384f44c332c3dc9b95"),
+    62: ("DisbursementReturned.v3", "4d0c0cdbc7661afc0341492cc9aec770a304093f2a0c2c0b7f80a052e05020c6"),
+    63: ("FundsReceived.v3", "3bba26d733828a65de46e0e0fdffbd2d546043717595c8b42e674cb6ac8e0e34"),
 }
 """Every schema that this verifier knows the meaning of, by the id that records name: its name, and SHA-256 of the file
 `schemas/published/<name>.avsc` of the contract. With another schema the same bytes would say something else, so none is taken under an id
@@ -1049,6 +1051,8 @@ class Payment:
     fees: int = 0
     acknowledged: int = 0
     disputer: str | None = None
+    return_references: set[str | None] = field(default_factory=set)
+    receipt_references: set[str | None] = field(default_factory=set)
 
     @property
     def in_flight(self) -> int:
@@ -1065,7 +1069,7 @@ class Payment:
     @property
     def missing(self) -> int:
         """Paid, and neither with the receiver, nor taken by fees, nor back."""
-        return self.net - self.fees - self.arrived
+        return max(0, self.net - self.fees - self.arrived)
 
     @property
     def kept(self) -> int:
@@ -1266,13 +1270,16 @@ def _reject(d: Donation, event: Event, said: Mapping[str, Any]) -> None:
 
 
 def _return(d: Donation, event: Event, said: Mapping[str, Any]) -> None:
-    d.payments[said["disbursement_id"]].returned += said["amount"]["amount"]
+    payment = d.payments[said["disbursement_id"]]
+    payment.returned += said["amount"]["amount"]
+    payment.return_references.add(said.get("return_reference"))
 
 
 def _receive(d: Donation, event: Event, said: Mapping[str, Any]) -> None:
     payment = d.payments[said["disbursement_id"]]
     payment.received = (payment.received or 0) + said["amount"]["amount"]
     payment.fees += said["fees"]["amount"] if said["fees"] else 0
+    payment.receipt_references.add(said.get("receipt_reference"))
 
 
 def _acknowledge(d: Donation, event: Event, said: Mapping[str, Any]) -> None:
@@ -1360,19 +1367,22 @@ def bound(d: Donation, purse: str | None, mechanism: str | None = None) -> Amoun
 
 class Step:
     """One event against the state before it. `objections` says, a sentence each, what is not as it must be. What the third version of the
-    rules made stricter is asked of what was ruled on by it or a later one (`strict`)."""
+    rules made stricter is asked of what was ruled on by it or a later one (`strict`), and so for the fourth (`stricter`)."""
 
     def __init__(self, donation: Donation | None, event: Event, registry: Registry) -> None:
         self.d, self.event, self.said, self.registry = donation, event, event.fields, registry
         self.who, self.party, self.offset = event.actor, event.meta["actor"]["party_id"], event.stamp["registry_offset"]
         self.observed = (self.said.get("oversight") if donation is None else donation.oversight) == "observed"
-        self.strict = event.stamp["rules"] >= 3
+        self.strict, self.stricter = event.stamp["rules"] >= 3, event.stamp["rules"] >= 4
 
     def objections(self) -> Iterator[str]:
         yield from self._actor()
         if self.strict and self.event.meta["occurred_on"] > self.event.now + 86_400_000_000:
             yield "it is told before it occurs"
         if self.d is None:
+            if not self.observed:
+                yield from self._of(self.said["donor"], "announces the pledge")
+                yield from self._route()
             return
         if self.event.type == "PledgeAnnounced":
             yield "the donation is announced a second time"
@@ -1414,6 +1424,17 @@ class Step:
         if until is None or self.event.now <= until:
             yield "it expires before its time"
 
+    def _route(self) -> Iterator[str]:
+        """What counts as received counts once."""
+        legs, last = {leg["leg_id"]: leg for leg in self.said["route"]}, self.said["beneficiary"]
+        for leg in self.said["route"] if self.stricter else ():
+            at, passed = leg if leg["to_party"] == last else None, set[str]()
+            while at is not None and at["leg_id"] not in passed:
+                passed.add(at["leg_id"])
+                at = legs.get(at["parent_leg_id"])
+                if at is not None and at["to_party"] == last:
+                    yield f"leg {leg['leg_id']} comes back to {last}"
+
     def _PledgeConfirmed(self, d: Donation) -> Iterator[str]:
         yield from self._of(d.donor, "confirms the pledge")
         yield from self._other("confirms", ("announced it", [d.announcer]), ("amended it", d.amenders))
@@ -1426,11 +1447,19 @@ class Step:
         yield from self._undecided(d, "amends the pledge")
         if d.state in ("withdrawn", "expired"):
             yield f"a pledge that is {d.state} is amended"
+        yield from self._route()
+        before, after, legs = d.beneficiary, self.said["beneficiary"], self.said["route"]
+        paid = [payment for payment in d.payments.values() if payment.state == "settled" or payment.in_flight]
+        ends = () if after == before else (before, after) if self.stricter else (before,)
+        if any(payment.leg["to_party"] in ends for payment in paid):
+            yield f"the beneficiary is {after} in place of {before}, and one of them was paid"
+        yield from (f"{payment.id} moved on a leg that is not on the route any more" for payment in paid if payment.leg not in legs)
 
     def _undecided(self, d: Donation, doing: str) -> Iterator[str]:
         live = [approval for approval in d.approvals.values() if approval.state in ("pending", "granted")]
         if self.strict:
-            yield from self._other(doing, ("decided on an approval of it", [who for approval in live for who in approval.deciders]))
+            deciders = [who for approval in live for who in (*approval.deciders, *(approval.lifters if self.stricter else ()))]
+            yield from self._other(doing, ("decided on an approval of it", deciders))
 
     def _PledgeWithdrawn(self, d: Donation) -> Iterator[str]:
         yield from self._of(d.donor, "withdraws the pledge")
@@ -1446,6 +1475,8 @@ class Step:
 
     def _ApprovalRequested(self, d: Donation) -> Iterator[str]:
         said, amounts = self.said, total(self.said["amounts"])
+        if self.party not in {d.donor, *(leg[end] for leg in d.legs.values() for end in ("from_party", "to_party"))} - {d.beneficiary}:
+            yield f"{self.party} requests, and is neither donor nor intermediary"
         purses = {d.legs[name]["parent_leg_id"] for name in said["legs"]}
         mechanism: Mechanism | None = self.registry.at("mechanism", said["mechanism_id"], self.offset)
         ended = d.state in ("withdrawn", "expired") or (self.strict and d.until is not None and self.event.now > d.until)
@@ -1482,6 +1513,12 @@ class Step:
         )
         if any(amount > approval.requested.get(currency, 0) for currency, amount in given.items()):
             yield f"more is approved by {self.who} than was requested"
+        mechanism: Mechanism | None = self.registry.at("mechanism", approval.mechanism, self.offset)
+        latest = self.event.now + (mechanism.days if mechanism else 0) * 86_400_000_000
+        if self.said["decision"] == "approve" and not self.event.now < (self.said["valid_until"] or 0) <= latest:
+            yield f"{approval.id} is approved without end, for longer than the mechanism allows, or for a time that is past"
+        if self.stricter and self.said["decision"] == "approve" and approval.until is not None and self.event.now >= approval.until:
+            yield f"{approval.id} is approved after the word of an approver before has run out"
 
     def _ApprovalRevoked(self, d: Donation) -> Iterator[str]:
         approval = d.approvals[self.said["approval_id"]]
@@ -1572,6 +1609,8 @@ class Step:
             yield from self._bank(payment)
         else:
             yield from self._of(payment.leg["from_party"], f"cancels {payment.id}")
+        if (self.event.meta["actor"]["role"] == "bank") != (payment.state == "released"):
+            yield f"{payment.id} is {payment.state}, and {self.who} rejects it as {self.event.meta['actor']['role']}"
 
     def _DisbursementReturned(self, d: Donation) -> Iterator[str]:
         payment = d.payments[self.said["disbursement_id"]]
@@ -1580,6 +1619,12 @@ class Step:
         else:
             yield from self._of(payment.leg["to_party"], f"returns {payment.id}")
         yield from self._in(payment)
+        yield from self._new("return", self.said.get("return_reference"), payment, payment.return_references)
+
+    def _new(self, what: str, reference: str | None, payment: Payment, before: set[str | None]) -> Iterator[str]:
+        """A further return or receipt of a payment has a reference of its own."""
+        if self.stricter and before and reference in before | {None}:
+            yield f"{payment.id}: a {what} is told again, or without a reference of its own"
 
     def _in(self, payment: Payment) -> Iterator[str]:
         if self.said["amount"]["currency"] != payment.currency:
@@ -1592,6 +1637,7 @@ class Step:
         fees = self.said["fees"]["amount"] if self.said["fees"] else 0
         if self.said["amount"]["amount"] + fees > payment.missing if self.strict else payment.received is not None:
             yield f"{payment.id} is received twice, or more of it than was settled"
+        yield from self._new("receipt", self.said.get("receipt_reference"), payment, payment.receipt_references)
 
     def _ReceiptAcknowledged(self, d: Donation) -> Iterator[str]:
         payment = d.payments[self.said["disbursement_id"]]
@@ -1893,7 +1939,8 @@ def _disbursement_axis(d: Donation) -> str:
         return "returned"
     if d.oversight == "observed" and payments and not any(d.amounts.values()):
         return "full"
-    return "scheduled" if any(payment.state == "scheduled" for payment in payments) else "none"
+    planned = d.state not in ("withdrawn", "expired") and any(payment.state == "scheduled" for payment in payments)
+    return "scheduled" if planned else "none"
 
 
 def _receipt_axis(d: Donation) -> str:
@@ -1901,7 +1948,7 @@ def _receipt_axis(d: Donation) -> str:
     if any(payment.disputer is not None for payment in payments):
         return "disputed"
     paid = [payment for payment in payments if payment.net > 0]
-    mine = [payment for payment in paid if payment.received is not None and payment.leg["to_party"] == d.beneficiary]
+    mine = [payment for payment in paid if payment.arrived and payment.leg["to_party"] == d.beneficiary]
     if not mine:
         return "none"
     on_its_way = any(payment.state in ("instructed", "released") for payment in payments)

@@ -110,8 +110,8 @@ class Approval(NamedTuple):
 class Disbursement(NamedTuple):
     """One payment on one leg, in one currency. `planned` is what a schedule said, `instructed` what a preparer ordered, `settled` what the
     bank booked; `received` is None until the receiver has spoken, then the sum of what he said arrived. `disputed_by` is set while a
-    dispute is open. `leg` is as it was when the payment was planned, instructed or reported: where no money moved, an amendment may have
-    taken it off the route since."""
+    dispute is open. The references are those stated so far. `leg` is as it was when the payment was planned, instructed or reported: where
+    no money moved, an amendment may have taken it off the route since."""
 
     disbursement_id: str
     leg: e.Leg
@@ -131,6 +131,8 @@ class Disbursement(NamedTuple):
     fees: Decimal = ZERO
     acknowledged: Decimal = ZERO
     disputed_by: str | None = None
+    return_references: frozenset[str] = frozenset()
+    receipt_references: frozenset[str] = frozenset()
 
     @property
     def in_flight(self) -> Decimal:
@@ -150,7 +152,7 @@ class Disbursement(NamedTuple):
     @property
     def missing(self) -> Decimal:
         """What was paid and is neither with the receiver, nor taken by fees, nor back."""
-        return self.net - self.fees - self.arrived
+        return max(ZERO, self.net - self.fees - self.arrived)
 
     @property
     def kept(self) -> Decimal:

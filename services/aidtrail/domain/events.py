@@ -321,19 +321,26 @@ class DisbursementRejected(Event):
 
 
 class DisbursementReturned(Event):
+    """`return_reference` is what bank and receiver both know this return by: a further return of the payment has another."""
+
     disbursement_id: Id
     amount: Money
     kind: ReturnKind
     reason: Text | None = None
+    return_reference: Text | None = None
 
 
 # --- receipt ------------------------------------------------------------------------------------------------------------------------
 
 
 class FundsReceived(Event):
+    """`receipt_reference` is what the receiver's bank knows this arrival by: a further part of the payment has another. Fees that are found
+    out later are told with an amount of zero."""
+
     disbursement_id: Id
     amount: Money
     fees: Money | None = None
+    receipt_reference: Text | None = None
 
 
 class ReceiptAcknowledged(Event):

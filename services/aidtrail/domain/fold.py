@@ -265,7 +265,13 @@ def _disbursement_rejected(donation: Donation, event: e.DisbursementRejected) ->
 
 def _disbursement_returned(donation: Donation, event: e.DisbursementReturned) -> Donation:
     disbursement = donation.disbursements[event.disbursement_id]
-    return _with_disbursement(donation, disbursement._replace(returned=disbursement.returned + event.amount.amount))
+    references = _with_reference(disbursement.return_references, event.return_reference)
+    returned = disbursement.returned + event.amount.amount
+    return _with_disbursement(donation, disbursement._replace(returned=returned, return_references=references))
+
+
+def _with_reference(references: frozenset[str], stated: str | None) -> frozenset[str]:
+    return references if stated is None else references | {stated}
 
 
 # --- receipt ------------------------------------------------------------------------------------------------------------------------
@@ -276,7 +282,8 @@ def _funds_received(donation: Donation, event: e.FundsReceived) -> Donation:
     disbursement = donation.disbursements[event.disbursement_id]
     received = (disbursement.received or ZERO) + event.amount.amount
     fees = disbursement.fees + (event.fees.amount if event.fees is not None else ZERO)
-    return _with_disbursement(donation, disbursement._replace(received=received, fees=fees))
+    references = _with_reference(disbursement.receipt_references, event.receipt_reference)
+    return _with_disbursement(donation, disbursement._replace(received=received, fees=fees, receipt_references=references))
 
 
 def _receipt_acknowledged(donation: Donation, event: e.ReceiptAcknowledged) -> Donation:

@@ -263,6 +263,8 @@ def _disbursement(donation: Donation, rows: Mapping[str, AmountRow]) -> Disburse
     observed = donation.oversight is _OBSERVED
     if observed and not any(row.pledged for row in rows.values()):
         return DisbursementAxis.FULL  # a source may report that all of nothing was paid
+    if donation.pledge.state in ENDED:
+        return DisbursementAxis.NONE  # what was planned is paid no more
     from_donor = (paid for paid in donation.disbursements.values() if observed or paid.leg.parent_leg_id is None)
     return DisbursementAxis.SCHEDULED if any(paid.state is _IS_SCHEDULED for paid in from_donor) else DisbursementAxis.NONE
 
@@ -279,9 +281,10 @@ def _receipt(donation: Donation, rows: Mapping[str, AmountRow]) -> ReceiptAxis:
         elif paid.settled > paid.returned:
             if paid.missing:
                 complete = False
-            if paid.received is not None and paid.leg.to_party == beneficiary:
+            arrived = paid.arrived
+            if arrived and paid.leg.to_party == beneficiary:
                 begun = True
-                if paid.acknowledged < paid.arrived:
+                if paid.acknowledged < arrived:
                     complete = False
     if not begun:
         return ReceiptAxis.NONE

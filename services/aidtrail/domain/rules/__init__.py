@@ -19,13 +19,16 @@ from aidtrail.domain.rules.case import Case, Finding, Refusal, Rule
 
 __all__ = ["OBSERVED_RULES", "RULES", "RULES_VERSION", "Case", "Finding", "Refusal", "Rule", "check", "policy"]
 
-RULES_VERSION = 3
+RULES_VERSION = 4
 """Stamped on every entry. To be raised whenever the verdict on any submission changes, or the bytes of a refusal.
 
 2: signatures are checked, and refusals are written in version 2 of their schema.
 3: approvals are counted by purse, in parts as in whole; who lifts a condition counts as one who decides; new terms are confirmed anew; a
    payment is received in parts, and what went back is neither acknowledged nor used; a dispute is its receiver's to end;
-   nothing is told before it occurs."""
+   nothing is told before it occurs.
+4: a further return, or a further receipt, of a payment has a reference of its own; fees may be told alone; who lifted a condition neither
+   confirms nor amends; nothing is granted by a word that has run out; money reaches the beneficiary once, and who was paid to pass it on
+   does not become the beneficiary."""
 
 _BY_AN_ACTOR: tuple[Rule, ...] = (
     c.submission_is_not_stamped,
@@ -54,6 +57,7 @@ _TERMS: tuple[Rule, ...] = (
     p.route_starts_at_the_donor,
     p.route_has_no_ring,
     p.route_ends_at_the_beneficiary,
+    p.route_reaches_the_beneficiary_once,
 )
 _REPORTED_TERMS: tuple[Rule, ...] = (
     c.amounts_are_stated,
@@ -118,6 +122,7 @@ RULES: dict[type[e.Event], tuple[Rule, ...]] = {
         a.approved_amounts_are_within_the_request,
         a.approving_leaves_an_amount,
         a.approval_is_for_a_limited_time,
+        a.earlier_approvals_are_still_valid,
         a.condition_ids_are_distinct,
         a.rejection_gives_its_reason_alone,
     ),
@@ -203,6 +208,7 @@ RULES: dict[type[e.Event], tuple[Rule, ...]] = {
         d.bank_or_receiver_returns,
         *_AMOUNT,
         d.currency_is_the_payments,
+        d.return_is_told_once,
         d.returns_are_within_the_settlement,
         d.returned_money_was_not_passed_on,
     ),
@@ -210,9 +216,11 @@ RULES: dict[type[e.Event], tuple[Rule, ...]] = {
         *_ON_OPEN,
         d.disbursement_is_known,
         r.receiver_acts,
-        *_AMOUNT,
+        c.amounts_fit_their_currency,
+        r.something_arrived_or_went_in_fees,
         d.currency_is_the_payments,
         r.fees_are_in_the_payments_currency,
+        r.receipt_is_told_once,
         r.received_is_within_the_settlement,
     ),
     e.ReceiptAcknowledged: (

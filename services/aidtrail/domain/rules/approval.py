@@ -193,6 +193,14 @@ def approval_is_for_a_limited_time(case: Case[e.ApprovalDecided]) -> Finding | N
     )
 
 
+def earlier_approvals_are_still_valid(case: Case[e.ApprovalDecided]) -> Finding | None:
+    """An approval is added to those before it while their word is valid: a grant would have run out when it is made. It may be rejected."""
+    valid_until = case.approval.valid_until
+    if case.event.decision is e.Decision.REJECT or valid_until is None or case.now < valid_until:
+        return None
+    return Finding(f"at {case.now.isoformat()} earlier approvals that are valid", f"one that was valid until {valid_until.isoformat()}")
+
+
 def condition_ids_are_distinct(case: Case[e.ApprovalDecided]) -> Finding | None:
     """Each condition of an approval has an id of its own."""
     seen = set(case.approval.conditions)

@@ -274,6 +274,15 @@ def settled_is_within_the_instruction(case: Case[e.DisbursementSettled]) -> Find
     return Finding(f"at most {format_money(paid.instructed, paid.currency)}", str(case.event.amount))
 
 
+def return_is_told_once(case: Case[e.DisbursementReturned]) -> Finding | None:
+    """A further return of a payment has a reference that those before it do not have: bank and receiver may both tell of one."""
+    paid, stated = case.disbursement, case.event.return_reference
+    if not paid.returned or (stated is not None and stated not in paid.return_references):
+        return None
+    expected = f"a return_reference of its own, since a return of {paid.disbursement_id} was told before"
+    return Finding(expected, "none" if stated is None else "that of a return before")
+
+
 def returns_are_within_the_settlement(case: Case[e.DisbursementReturned]) -> Finding | None:
     """No more comes back than was settled."""
     paid = case.disbursement

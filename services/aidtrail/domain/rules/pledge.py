@@ -111,6 +111,18 @@ def route_ends_at_the_beneficiary(case: Case[Terms]) -> Finding | None:
     return Finding(f"a leg to the beneficiary {case.event.beneficiary}", "none")
 
 
+def route_reaches_the_beneficiary_once(case: Case[Terms]) -> Finding | None:
+    """What the beneficiary passes on does not come back to it: it would count as received a second time."""
+    beneficiary, legs = case.event.beneficiary, {leg.leg_id: leg for leg in case.event.route}
+    for leg in case.event.route:
+        before = legs.get(leg.parent_leg_id or "") if leg.to_party == beneficiary else None
+        while before is not None:
+            if before.to_party == beneficiary:
+                return Finding(f"leg {leg.leg_id} not to follow on another to {beneficiary}", f"leg {before.leg_id} before it")
+            before = legs.get(before.parent_leg_id or "")
+    return None
+
+
 # --- confirming and amending --------------------------------------------------------------------------------------------------------
 
 
@@ -130,9 +142,10 @@ def confirmed_by_another(case: Case[e.PledgeConfirmed]) -> Finding | None:
 
 
 def shaper_did_not_decide(case: Case[e.PledgeConfirmed | e.PledgeAmended]) -> Finding | None:
-    """Who decided on an approval in force, or on one that is pending, neither confirms nor amends its pledge."""
+    """Who decided on an approval in force, or on one that is pending, or that its conditions are met, neither confirms nor amends its
+    pledge."""
     for approval in case.donation.approvals.values():
-        if approval.state in LIVE and case.actor.actor_id in approval.deciders:
+        if approval.state in LIVE and (case.actor.actor_id in approval.deciders or case.actor.actor_id in approval.lifted_by):
             return Finding("an actor who decided on no approval", f"{case.actor.actor_id}, who decided on {approval.approval_id}")
     return None
 
@@ -165,14 +178,16 @@ def legs_with_money_stay(case: Case[e.PledgeAmended]) -> Finding | None:
 
 
 def paid_beneficiary_stays(case: Case[e.PledgeAmended]) -> Finding | None:
-    """The beneficiary stays once a payment to it has been instructed."""
-    pledge = case.donation.pledge
-    if case.event.beneficiary == pledge.beneficiary:
+    """The beneficiary stays once a payment to it has been instructed, and nobody becomes it who was paid to pass money on."""
+    before, after = case.donation.beneficiary, case.event.beneficiary
+    if after == before:
         return None
     for paid in case.donation.disbursements.values():
         moved = paid.state is DisbursementState.SETTLED or paid.state in IN_FLIGHT
-        if moved and paid.leg.to_party == pledge.beneficiary:
-            return Finding(f"the beneficiary {pledge.beneficiary}, who was paid", case.event.beneficiary)
+        if moved and paid.leg.to_party == before:
+            return Finding(f"the beneficiary {before}, who was paid", after)
+        if moved and paid.leg.to_party == after:
+            return Finding("a beneficiary who was paid nothing to pass on", f"{after}, who was paid {paid.disbursement_id}")
     return None
 
 

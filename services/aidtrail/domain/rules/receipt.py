@@ -15,12 +15,31 @@ def receiver_acts(case: Case[OfDisbursement]) -> Finding | None:
     return Finding(f"an officer of the receiver {case.leg.to_party}", f"an officer of {case.actor.party_id}")
 
 
+def something_arrived_or_went_in_fees(case: Case[e.FundsReceived]) -> Finding | None:
+    """What arrived is above zero, and so are fees that are stated. Fees may be told alone, when they are found out later."""
+    amount, fees = case.event.amount, case.event.fees
+    if fees is None and amount.amount <= 0:
+        return Finding("an amount above zero, or fees", str(amount))
+    if fees is not None and fees.amount <= 0:
+        return Finding("fees above zero, or none", str(fees))
+    return None
+
+
 def fees_are_in_the_payments_currency(case: Case[e.FundsReceived]) -> Finding | None:
     """Fees taken out of a payment are in its currency."""
     fees = case.event.fees
     if fees is None or fees.currency == case.disbursement.currency:
         return None
     return Finding(f"fees in {case.disbursement.currency}", str(fees))
+
+
+def receipt_is_told_once(case: Case[e.FundsReceived]) -> Finding | None:
+    """A further part of a payment that arrives has a reference that those before it do not have, so that none is counted twice."""
+    paid, stated = case.disbursement, case.event.receipt_reference
+    if paid.received is None or (stated is not None and stated not in paid.receipt_references):
+        return None
+    expected = f"a receipt_reference of its own, since a receipt of {paid.disbursement_id} was told before"
+    return Finding(expected, "none" if stated is None else "that of a receipt before")
 
 
 def received_is_within_the_settlement(case: Case[e.FundsReceived]) -> Finding | None:
