@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 
 from aidtrail.domain import authority
@@ -426,6 +427,17 @@ def test_a_feed_ends_so_that_its_reader_shows_his_token_again(service: Service, 
     monkeypatch.setattr(reading, "MAX_FEED_SECONDS", 0.1)
     with service.client("krcs-auditor") as client:
         assert client.get("/v1/entries", headers={"Accept": "text/event-stream"}).text.count("event: entry") > 0
+
+
+def test_a_feed_that_cannot_be_read_is_an_outage_and_no_stream_that_ends_at_once(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*_: object, **__: object) -> None:
+        raise psycopg.OperationalError
+
+    monkeypatch.setattr(Reader, "entries", away)
+    with service.client("krcs-auditor", Accept="text/event-stream") as client:
+        answer = client.get("/v1/entries")
+
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
 
 
 def test_the_feed_goes_on_where_it_ended_and_streams_what_is_recorded(service: Service) -> None:
