@@ -87,7 +87,7 @@ def test_a_whole_donation_is_lived_over_http(service: Service) -> None:
         status = client.get("/v1/donations/KRCS-2026-1001")
         history = client.get("/v1/donations/KRCS-2026-1001/history").json()["items"]
     assert status.json()["headline"] == "closed"
-    assert status.headers["etag"] == f'"{admitted}"'
+    assert status.headers["etag"].startswith(f'"{admitted}.')
     assert [entry["outcome"] for entry in history] == ["admitted"] * admitted
     assert {entry["event"]["meta"]["source"]["channel"] for entry in history} == {"http"}
     print(f"{admitted} events over HTTP, {admitted} admitted")
@@ -221,6 +221,21 @@ def test_a_version_that_the_caller_has_is_not_sent_again(service: Service) -> No
             assert (answer.status_code, answer.headers["etag"], answer.headers["cache-control"]) == (304, etag, "private, no-cache")
         service.post(a.confirmed())
         assert client.get(f"/v1/donations/{a.donation_id}", headers={"If-None-Match": etag}).status_code == 200
+
+
+def test_a_version_that_another_release_shows_otherwise_is_sent_again(service: Service) -> None:
+    """As after a rebuild that goes live: the version is the same, and an amount of it is not."""
+    a = Acts("KRCS-2026-1023", NOW)
+    service.post(a.announced())
+    with service.client("krcs-officer") as client:
+        before = client.get(f"/v1/donations/{a.donation_id}")
+        with psycopg.connect(service.pipeline.database) as connection:
+            connection.execute("UPDATE live.amounts SET held = held + 1 WHERE donation_id = %s", [a.donation_id])
+        after = client.get(f"/v1/donations/{a.donation_id}", headers={"If-None-Match": before.headers["etag"]})
+
+    assert after.status_code == 200
+    assert after.json()["version"] == before.json()["version"]
+    assert after.json()["amounts"] != before.json()["amounts"]
 
 
 @pytest.mark.parametrize("path", ["/v1/donations/{}", "/v1/donations?changed_since={}"])
