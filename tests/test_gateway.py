@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 
 from aidtrail.domain import authority
@@ -86,7 +87,7 @@ def test_a_whole_donation_is_lived_over_http(service: Service) -> None:
         status = client.get("/v1/donations/KRCS-2026-1001")
         history = client.get("/v1/donations/KRCS-2026-1001/history").json()["items"]
     assert status.json()["headline"] == "closed"
-    assert status.headers["etag"] == f'"{admitted}"'
+    assert status.headers["etag"].startswith(f'"{admitted}.')
     assert [entry["outcome"] for entry in history] == ["admitted"] * admitted
     assert {entry["event"]["meta"]["source"]["channel"] for entry in history} == {"http"}
     print(f"{admitted} events over HTTP, {admitted} admitted")
@@ -220,6 +221,21 @@ def test_a_version_that_the_caller_has_is_not_sent_again(service: Service) -> No
             assert (answer.status_code, answer.headers["etag"], answer.headers["cache-control"]) == (304, etag, "private, no-cache")
         service.post(a.confirmed())
         assert client.get(f"/v1/donations/{a.donation_id}", headers={"If-None-Match": etag}).status_code == 200
+
+
+def test_a_version_that_another_release_shows_otherwise_is_sent_again(service: Service) -> None:
+    """As after a rebuild that goes live: the version is the same, and an amount of it is not."""
+    a = Acts("KRCS-2026-1023", NOW)
+    service.post(a.announced())
+    with service.client("krcs-officer") as client:
+        before = client.get(f"/v1/donations/{a.donation_id}")
+        with psycopg.connect(service.pipeline.database) as connection:
+            connection.execute("UPDATE live.amounts SET held = held + 1 WHERE donation_id = %s", [a.donation_id])
+        after = client.get(f"/v1/donations/{a.donation_id}", headers={"If-None-Match": before.headers["etag"]})
+
+    assert after.status_code == 200
+    assert after.json()["version"] == before.json()["version"]
+    assert after.json()["amounts"] != before.json()["amounts"]
 
 
 @pytest.mark.parametrize("path", ["/v1/donations/{}", "/v1/donations?changed_since={}"])
@@ -426,6 +442,17 @@ def test_a_feed_ends_so_that_its_reader_shows_his_token_again(service: Service, 
     monkeypatch.setattr(reading, "MAX_FEED_SECONDS", 0.1)
     with service.client("krcs-auditor") as client:
         assert client.get("/v1/entries", headers={"Accept": "text/event-stream"}).text.count("event: entry") > 0
+
+
+def test_a_feed_that_cannot_be_read_is_an_outage_and_no_stream_that_ends_at_once(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*_: object, **__: object) -> None:
+        raise psycopg.OperationalError
+
+    monkeypatch.setattr(Reader, "entries", away)
+    with service.client("krcs-auditor", Accept="text/event-stream") as client:
+        answer = client.get("/v1/entries")
+
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
 
 
 def test_the_feed_goes_on_where_it_ended_and_streams_what_is_recorded(service: Service) -> None:

@@ -261,9 +261,9 @@ class Client:
         what it is here; another has an id that the gateway derives from actor and `meta.event_id`: the outcome tells it.
 
         A request that got no answer, or was turned away, is sent again as it was: with the same key it is the same submission. Where the
-        gateway itself does not know what became of it, it is not sent again but asked after. Raises UnavailableError when certainly nothing
-        was submitted; where a request may have arrived, what is wrong with one after it is no error, but Unknown. Whatever comes of it, to
-        submit the same event again is safe.
+        gateway itself does not know what became of it, it is not sent again but asked after. Raises UnavailableError when this certainly
+        submitted nothing; where a request may have arrived, what is wrong with one after it is no error, but Unknown. Whatever comes of
+        it, to submit the same event again is safe.
         """
         actor = event.meta.actor
         if (actor.actor_id, actor.party_id) != (self.me.actor_id, self.me.party_id):

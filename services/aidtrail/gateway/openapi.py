@@ -126,7 +126,7 @@ _SUBMITTING = (
 _SECONDS = {"description": "Seconds to wait before the next try", "schema": {"type": "string", "pattern": "^[0-9]+$"}}
 _LOCATION = {"description": "Tells what became of it", "schema": {"type": "string", "format": "uri-reference"}}
 _NEXT = {"description": 'The next page, as rel="next"; absent on the last one', "schema": _TEXT}
-_ETAG = {"description": "The version, quoted", "schema": {"type": "string", "pattern": '^"[0-9]+"$'}}
+_ETAG = {"description": "The version, and a hash of the answer", "schema": {"type": "string", "pattern": r'^"[0-9]+\.[0-9a-f]{16}"$'}}
 _HEADERS: dict[type[StatusProblem], dict[str, Any]] = {
     problems.Unauthenticated: {"WWW-Authenticate": {"description": "RFC 6750", "schema": _TEXT}},
     problems.Unknown: {"Location": _LOCATION, "Retry-After": _SECONDS},
@@ -215,7 +215,7 @@ def _read(operation: dict[str, Any], responses: dict[str, Any]) -> None:
     if name == "getDonation":
         answer["headers"] = {"ETag": _ETAG}
         answer["links"] = {"history": _LINKS["history"]}
-        operation["responses"]["304"] = {"description": "The version that the caller has is the newest", "headers": {"ETag": _ETAG}}
+        operation["responses"]["304"] = {"description": "What the caller has is the newest", "headers": {"ETag": _ETAG}}
     if name in ("listDonations", "getHistory", "listApprovals"):
         answer["headers"] = {"Link": _NEXT}
         answer["links"] = {

@@ -2,6 +2,7 @@
 
 import asyncio
 import csv
+import hashlib
 import io
 import json
 import time
@@ -27,6 +28,8 @@ from aidtrail.views import shapes
 from aidtrail.views.reader import AmountRow, ApprovalRow, DonationRow, Filters, HistoryRow, Outcome
 
 At = TypeVar("At")
+Found = tuple[list[HistoryRow], dict[int, int]]
+"""Entries, and where to go on after them."""
 
 PAGE = 100
 MAX_PAGE = 1000
@@ -102,16 +105,16 @@ def list_donations(
 def get_donation(
     gateway: Gateway, person: Caller, donation_id: DonationId, if_none_match: Annotated[str | None, Header(max_length=1000)] = None
 ) -> Response:
-    """Where a donation stands. The ETag is its version."""
+    """Where a donation stands. The ETag is another with each version, and where a release shows the same version otherwise."""
     with gateway.reader() as views:
         row = views.donation(donation_id)
         if row is None or not authorise(person, Read.DONATION, subject_of(gateway, row)):
             raise problems.NotFound
-        etag = f'"{row.version}"'
-        headers = {"ETag": etag, "Cache-Control": "private, no-cache"}
-        if {etag, "*"} & {each.strip().removeprefix("W/") for each in (if_none_match or "").split(",")}:
-            return Response(status_code=304, headers=headers)
         said = shapes.to_json(shapes.donation(row, views.amounts([donation_id])[donation_id]))
+    etag = f'"{row.version}.{hashlib.sha256(said.encode()).hexdigest()[:16]}"'
+    headers = {"ETag": etag, "Cache-Control": "private, no-cache"}
+    if {etag, "*"} & {each.strip().removeprefix("W/") for each in (if_none_match or "").split(",")}:
+        return Response(status_code=304, headers=headers)
     return Response(said, media_type="application/json", headers=headers)
 
 
@@ -180,8 +183,9 @@ def list_entries(
     five minutes, and when its token does, to be asked for again with one that is valid."""
     position = _after_entries(last_event_id or after)
     if "text/event-stream" in request.headers.get("accept", ""):
+        found = _next_entries(request, gateway, person, position)  # now, so that an outage is answered, and no stream that breaks off
         headers = {**_UNCACHED, "X-Accel-Buffering": "no"}
-        return _Stream(_events(request, gateway, person, position), media_type="text/event-stream", headers=headers)
+        return _Stream(_events(request, gateway, person, position, found), media_type="text/event-stream", headers=headers)
 
     def page(after: dict[int, int], size: int) -> tuple[list[dict[str, Any]], dict[int, int]]:
         with gateway.reader() as views:
@@ -332,15 +336,12 @@ def _donation_cells(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield {**flat, **amount}
 
 
-async def _events(request: Request, gateway: state.Gateway, person: Person, position: dict[int, int]) -> AsyncIterator[str]:
-    """Server-sent events (HTML Living Standard, section 9.2); the id of each is where to go on after it."""
+async def _events(request: Request, gateway: state.Gateway, person: Person, position: dict[int, int], found: Found) -> AsyncIterator[str]:
+    """Server-sent events (HTML Living Standard, section 9.2); the id of each is where to go on after it. `found` is what there is."""
     yield ": entries follow as they are recorded\n\n"
     idle, ends_at = 0.0, time.monotonic() + MAX_FEED_SECONDS
-    while time.monotonic() < ends_at and not gateway.stopping and not await request.is_disconnected():
-        try:
-            rows, reached = await asyncio.to_thread(_next_entries, request, gateway, person, position)
-        except problems.Unauthenticated:  # by now: he asks again with a token that is valid
-            return
+    while True:
+        rows, reached = found
         said = []
         for row in rows:
             position = {**position, row.partition: row.offset + 1}
@@ -356,11 +357,15 @@ async def _events(request: Request, gateway: state.Gateway, person: Person, posi
                 yield ": still here\n\n"
                 idle = 0.0
             await asyncio.sleep(FEED_SECONDS)
+        if time.monotonic() >= ends_at or gateway.stopping or await request.is_disconnected():
+            return
+        try:
+            found = await asyncio.to_thread(_next_entries, request, gateway, person, position)
+        except problems.Unauthenticated:  # by now: he asks again with a token that is valid
+            return
 
 
-def _next_entries(
-    request: Request, gateway: state.Gateway, person: Person, position: dict[int, int]
-) -> tuple[list[HistoryRow], dict[int, int]]:
+def _next_entries(request: Request, gateway: state.Gateway, person: Person, position: dict[int, int]) -> Found:
     gateway.require_person(request.headers.get("authorization"))
     with gateway.reader() as views:
         return views.entries(position, sight=gateway.sight(person), limit=PAGE)
