@@ -336,6 +336,15 @@ def test_events_are_read_from_stdin(home: Path) -> None:
     assert (said["donation_id"], said["outcome"], said["version"]) == ("CLI-3", "admitted", 1)
 
 
+def test_an_outcome_as_json_is_plain_values_alone(home: Path) -> None:
+    event = _pledge("CLI-8")
+
+    (said,) = _json(run(home, "submit", "-", "--json", text=json.dumps(event)))
+
+    assert (said["donation_id"], said["event_id"], said["event_type"]) == ("CLI-8", event["meta"]["event_id"], event["type"])
+    assert "event" not in said
+
+
 def test_an_id_that_was_used_for_another_event_is_told_as_refused(home: Path) -> None:
     first = _pledge("CLI-4")
     run(home, "submit", "-", text=json.dumps(first))
