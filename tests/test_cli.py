@@ -419,6 +419,16 @@ def test_where_up_serves_http_something_answers(home: Path) -> None:
     assert address.endswith("/openapi.json")
 
 
+def test_diff_reads_all_that_it_is_asked_before_it_builds_anything(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIDTRAIL_HOME", str(home))
+    monkeypatch.setattr("aidtrail.cli.past._build", lambda *_: pytest.fail("built"))
+
+    done = CliRunner().invoke(app, ["audit", "diff", "2026-09-30T21:00:00Z", "nowhere"])
+
+    assert isinstance(done.exception, UsageError)
+    assert "found 'nowhere'" in str(done.exception)
+
+
 def test_what_diff_takes_is_named_where_it_finds_nothing(home: Path) -> None:
     done = run(home, "audit", "diff", "live", "nowhere")
 
@@ -672,6 +682,20 @@ def test_ctrl_c_in_submit_and_import_says_how_many_went_in_and_that_to_repeat_is
         assert done.exception.exit_code == 130
         assert str(done.exception).startswith("stopped: 1 submitted")
         assert "To do it again is safe" in str(done.exception)
+
+
+@pytest.mark.parametrize("command", ["schemas list", "rights show"])
+def test_who_reads_no_further_is_told_neither_that_all_is_well_nor_that_a_check_failed(tmp_path: Path, command: str) -> None:
+    """Also where rich prints, as for `rights show`."""
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+
+    with os.fdopen(write_end, "wb") as closed:
+        done = subprocess.run(
+            [str(AIDTRAIL), *command.split()], env=_environment(tmp_path), stdout=closed, stderr=subprocess.PIPE, timeout=SECONDS, check=False
+        )
+
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
 
 
 def test_ctrl_c_while_modules_are_read_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

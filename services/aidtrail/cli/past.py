@@ -121,14 +121,11 @@ def diff(
 ) -> None:
     """Say what changed between two cuts: entries, donations, and amounts of each currency. What is not a build yet is built from the log,
     and dropped afterwards; a cut that the log does not give any more is an error."""
-    with (
-        backends(config.load()) as opened,
-        _readable(opened, before) as a,
-        _readable(opened, after) as b,
-        schema.connect(opened.views) as connection,
-    ):
-        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-        found = changes.changes(connection, a, b)
+    with backends(config.load()) as opened:
+        first, second = _asked(opened, before), _asked(opened, after)  # before anything is built, which may take long
+        with _readable(opened, first) as a, _readable(opened, second) as b, schema.connect(opened.views) as connection:
+            connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+            found = changes.changes(connection, a, b)
     if json_:
         amounts = [{**amount._asdict(), "change": amount.change} for amount in found.amounts]
         donations = [donation._asdict() for donation in found.donations]
@@ -193,25 +190,32 @@ def _build(opened: Backends, moment: past.Moment) -> past.AsOf:
         return past.as_of(opened.log, opened.topics, opened.views, moment, max_accounts=opened.settings.projector_accounts, progress=bar.to)
 
 
-@contextmanager
-def _readable(opened: Backends, asked: str) -> Iterator[str]:
-    """A build that shows what was asked for; one that is made for it is dropped afterwards."""
+def _asked(opened: Backends, asked: str) -> str | past.Moment:
+    """The build that is meant, or the moment that one is to be made of. Raises UsageError for what is neither."""
+    if asked != "live" and not schema.BUILD.fullmatch(asked):
+        try:
+            return _moment(opened, asked, None, None) if ":" in asked else _moment(opened, None, asked, None)
+        except UsageError as error:
+            raise UsageError(f"{error}; a moment as 2026-09-30T21:00:00Z, a build as views_1 and live can be compared, too") from None
     with schema.connect(opened.views) as connection:
-        connection.autocommit = True
         if asked == "live":
-            yield require_views(connection)
-        elif schema.BUILD.fullmatch(asked):
-            schema.require_build(connection, asked)
-            yield asked
-        else:
-            try:
-                moment = _moment(opened, asked, None, None) if ":" in asked else _moment(opened, None, asked, None)
-            except UsageError as error:
-                raise UsageError(f"{error}; a moment as 2026-09-30T21:00:00Z, a build as views_1 and live can be compared, too") from None
-            found = _build(opened, moment)
-            try:
-                if found.differences:
-                    raise AidtrailError(f"{asked}: the log does not give this cut any more: {found.differences[0]}")
-                yield found.build
-            finally:
-                schema.drop_build(connection, found.build)
+            return require_views(connection)
+        schema.require_build(connection, asked)
+        return asked
+
+
+@contextmanager
+def _readable(opened: Backends, asked: str | past.Moment) -> Iterator[str]:
+    """A build that shows what was asked for; one that is made for it is dropped afterwards."""
+    if isinstance(asked, str):
+        yield asked
+        return
+    found = _build(opened, asked)
+    try:
+        if found.differences:
+            raise AidtrailError(f"{asked.name}: the log does not give this cut any more: {found.differences[0]}")
+        yield found.build
+    finally:
+        with schema.connect(opened.views) as connection:
+            connection.autocommit = True
+            schema.drop_build(connection, found.build)
