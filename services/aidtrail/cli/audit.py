@@ -189,8 +189,8 @@ def builds(json_: Json = False) -> None:
     if json_:
         show.lines(rows)
         return
-    for row in rows:
-        print(f"{row['build']:<12}{'live' if row['live'] else '':<6}{row['created_at']:%Y-%m-%d %H:%M:%S} UTC  {row['purpose']}")
+    shown = [(row["build"], "live" if row["live"] else "", f"{row['created_at']:%Y-%m-%d %H:%M:%S} UTC", row["purpose"]) for row in rows]
+    show.table(("build", "", "made", "purpose"), shown)
 
 
 app.command("cut")(past.cut)
