@@ -684,6 +684,22 @@ def test_ctrl_c_in_submit_and_import_says_how_many_went_in_and_that_to_repeat_is
         assert "To do it again is safe" in str(done.exception)
 
 
+@pytest.mark.parametrize(
+    ("words", "helps"),
+    [
+        ("nope", "aidtrail"),
+        ("registry list", "aidtrail registry"),
+        ("submit", "aidtrail submit"),
+        ("audit cut --now", "aidtrail audit cut"),
+    ],
+)
+def test_a_wrong_word_is_told_with_the_command_whose_help_says_more(tmp_path: Path, words: str, helps: str) -> None:
+    done = run(tmp_path, *words.split())
+
+    _one_line(done, 2)
+    assert f"('{helps} --help' says more)" in done.stderr
+
+
 @pytest.mark.parametrize("command", ["schemas list", "rights show"])
 def test_who_reads_no_further_is_told_neither_that_all_is_well_nor_that_a_check_failed(tmp_path: Path, command: str) -> None:
     """Also where rich prints, as for `rights show`."""
@@ -692,7 +708,12 @@ def test_who_reads_no_further_is_told_neither_that_all_is_well_nor_that_a_check_
 
     with os.fdopen(write_end, "wb") as closed:
         done = subprocess.run(
-            [str(AIDTRAIL), *command.split()], env=_environment(tmp_path), stdout=closed, stderr=subprocess.PIPE, timeout=SECONDS, check=False
+            [str(AIDTRAIL), *command.split()],
+            env=_environment(tmp_path),
+            stdout=closed,
+            stderr=subprocess.PIPE,
+            timeout=SECONDS,
+            check=False,
         )
 
     assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")

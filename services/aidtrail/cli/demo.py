@@ -146,10 +146,10 @@ def _next(home: Path) -> list[str]:
     return [
         *here,
         f"  export AIDTRAIL_HOME={home}",
-        "  aidtrail up                  # ledger, projector and timekeeper; the rest in another terminal:",
+        "  aidtrail up  # the whole pipeline; then in another terminal, exported alike:",
         f"  aidtrail status {DONATION}",
         f"  aidtrail history {DONATION} --json",
-        "  aidtrail submit $AIDTRAIL_HOME/events.ndjson  # the same story again: every event keeps its first outcome",
+        "  aidtrail submit $AIDTRAIL_HOME/events.ndjson  # each keeps its first outcome",
         "  aidtrail audit rebuild --go-live",
         "  aidtrail doctor",
     ]

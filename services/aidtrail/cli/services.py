@@ -63,7 +63,7 @@ def up() -> None:
             logger.info("running: %s. Stop with Ctrl-C", ", ".join(made))
             if "gateway" in made:
                 logger.info("HTTP: http://%s/openapi.json describes it, /readyz says whether it is ready", settings.listen)
-            logger.info("in another terminal, with the same settings: aidtrail submit FILE, aidtrail list, aidtrail token ACTOR")
+            logger.info("in another terminal, with the same settings: aidtrail submit FILE, aidtrail list, aidtrail doctor")
 
         running.start(advise)
         stop.wait()
