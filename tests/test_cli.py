@@ -700,6 +700,13 @@ def test_a_wrong_word_is_told_with_the_command_whose_help_says_more(tmp_path: Pa
     assert f"('{helps} --help' says more)" in done.stderr
 
 
+def test_what_a_command_is_for_is_read_whole_in_a_list_of_80_columns() -> None:
+    for words in all_commands():
+        listed = CliRunner().invoke(app, [*words, "--help"], terminal_width=80).stdout.partition("Commands:")[2]
+
+        assert [line for line in listed.splitlines() if line.endswith("...")] == []
+
+
 @pytest.mark.parametrize("command", ["schemas list", "rights show"])
 def test_who_reads_no_further_is_told_neither_that_all_is_well_nor_that_a_check_failed(tmp_path: Path, command: str) -> None:
     """Also where rich prints, as for `rights show`."""

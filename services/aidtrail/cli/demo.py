@@ -38,7 +38,7 @@ PAUSE_SECONDS = 0.01
 def demo(
     home: Annotated[Path, typer.Option(help="Folder to play in. Emptied first, if an earlier demo made it.")] = Path("aidtrail-demo"),
 ) -> None:
-    """Play a donation from pledge to receipt on the embedded server: who may do what, what is refused and why. About ten seconds."""
+    """Play a donation from pledge to receipt, in ten seconds or so. On the embedded server: who may do what, what is refused and why."""
     home = home.absolute()
     _empty(home)
     logs.to_stderr("WARNING")

@@ -28,8 +28,8 @@ def cut(
     name: Annotated[str | None, typer.Argument(help="To find it by; its digest's first 12 digits if not said.")] = None,
     json_: Json = False,
 ) -> None:
-    """Take a cut of the live views: where each partition stands, and one SHA-256 over the outcomes and the status rows; exit 1 if a row is
-    not what was written.
+    """Take a cut of the live views, to compare with later. Where each partition stands, and one SHA-256 over the outcomes and the status
+    rows; exit 1 if a row is not what was written.
 
     Proves, later: that the log up to here and the views of then are still what they were, when 'aidtrail audit as-of --cut' finds no
     difference. So keep what --json prints, or only the digest, where the operator cannot change it. Does not prove that the views are the
@@ -84,7 +84,7 @@ def as_of(
     occurred_by: Annotated[str | None, typer.Option(help="Of that, what by the events' own account had occurred by this moment.")] = None,
     json_: Json = False,
 ) -> None:
-    """Build the views as the log stood, beside the live ones, and print the build's name; exit 1 if a cut is not what it was.
+    """Build the views as the log stood, beside the live ones. Prints the build's name; exit 1 if a cut is not what it was.
 
     Query it with 'aidtrail status ID --build NAME', 'history', 'list', or in SQL as the schema of that name; drop it with 'aidtrail audit
     drop NAME'.
@@ -119,8 +119,8 @@ def diff(
     after: Annotated[str, typer.Argument(metavar="B", help="The same.")],
     json_: Json = False,
 ) -> None:
-    """Say what changed between two cuts: entries, donations, and amounts of each currency. What is not a build yet is built from the log,
-    and dropped afterwards; a cut that the log does not give any more is an error."""
+    """Say what changed between two cuts, moments or builds. Entries, donations, and amounts of each currency. What is not a build yet is
+    built from the log, and dropped afterwards; a cut that the log does not give any more is an error."""
     with backends(config.load()) as opened:
         first, second = _asked(opened, before), _asked(opened, after)  # before anything is built, which may take long
         with _readable(opened, first) as a, _readable(opened, second) as b, schema.connect(opened.views) as connection:

@@ -40,8 +40,8 @@ Which = Literal["all", "pledges", "approvals", "disbursements", "receipts", "sta
 
 
 def up() -> None:
-    """Run ledger, projector, timekeeper and gateway in one process, on the embedded PostgreSQL if nothing else is set; and the seal, if it
-    has a key."""
+    """Run the whole pipeline in one process. Ledger, projector, timekeeper and gateway, on the embedded PostgreSQL if nothing else is set;
+    and the seal, if it has a key."""
     settings = _prepared()
     with backends(settings, create=True) as opened, stopping() as stop:
         if settings.log is None:
