@@ -343,6 +343,8 @@ def test_the_commands_take_a_cut_show_the_past_and_name_what_changed(database_ur
     assert f"changed: {a.donation_id}, version 1 -> version 2, announced -> committed" in differing.stdout
     assert differing.stdout.endswith("1 new entries, 0 gone, 1 donations differ\n")
     assert "as of cut " in listed.stdout
+    assert [line.split()[0] for line in listed.stdout.splitlines() if " live " in line] == ["views_1"]
+    assert listed.stdout.split()[0] == "build"
     assert dropped.stdout == "dropped: views_2\n"
     assert altered.returncode == 1
     assert "followed           1" in resumed.stdout

@@ -336,6 +336,15 @@ def test_events_are_read_from_stdin(home: Path) -> None:
     assert (said["donation_id"], said["outcome"], said["version"]) == ("CLI-3", "admitted", 1)
 
 
+def test_an_outcome_as_json_is_plain_values_alone(home: Path) -> None:
+    event = _pledge("CLI-8")
+
+    (said,) = _json(run(home, "submit", "-", "--json", text=json.dumps(event)))
+
+    assert (said["donation_id"], said["event_id"], said["event_type"]) == ("CLI-8", event["meta"]["event_id"], event["type"])
+    assert "event" not in said
+
+
 def test_an_id_that_was_used_for_another_event_is_told_as_refused(home: Path) -> None:
     first = _pledge("CLI-4")
     run(home, "submit", "-", text=json.dumps(first))
@@ -408,6 +417,16 @@ def test_the_version_is_printed() -> None:
 def test_where_up_serves_http_something_answers(home: Path) -> None:
     (address,) = re.findall(r"HTTP: (\S+) ", (home.parent / f"{home.name}.log").read_text())
     assert address.endswith("/openapi.json")
+
+
+def test_diff_reads_all_that_it_is_asked_before_it_builds_anything(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIDTRAIL_HOME", str(home))
+    monkeypatch.setattr("aidtrail.cli.past._build", lambda *_: pytest.fail("built"))
+
+    done = CliRunner().invoke(app, ["audit", "diff", "2026-09-30T21:00:00Z", "nowhere"])
+
+    assert isinstance(done.exception, UsageError)
+    assert "found 'nowhere'" in str(done.exception)
 
 
 def test_what_diff_takes_is_named_where_it_finds_nothing(home: Path) -> None:
@@ -663,6 +682,48 @@ def test_ctrl_c_in_submit_and_import_says_how_many_went_in_and_that_to_repeat_is
         assert done.exception.exit_code == 130
         assert str(done.exception).startswith("stopped: 1 submitted")
         assert "To do it again is safe" in str(done.exception)
+
+
+@pytest.mark.parametrize(
+    ("words", "helps"),
+    [
+        ("nope", "aidtrail"),
+        ("registry list", "aidtrail registry"),
+        ("submit", "aidtrail submit"),
+        ("audit cut --now", "aidtrail audit cut"),
+    ],
+)
+def test_a_wrong_word_is_told_with_the_command_whose_help_says_more(tmp_path: Path, words: str, helps: str) -> None:
+    done = run(tmp_path, *words.split())
+
+    _one_line(done, 2)
+    assert f"('{helps} --help' says more)" in done.stderr
+
+
+def test_what_a_command_is_for_is_read_whole_in_a_list_of_80_columns() -> None:
+    for words in all_commands():
+        listed = CliRunner().invoke(app, [*words, "--help"], terminal_width=80).stdout.partition("Commands:")[2]
+
+        assert [line for line in listed.splitlines() if line.endswith("...")] == []
+
+
+@pytest.mark.parametrize("command", ["schemas list", "rights show"])
+def test_who_reads_no_further_is_told_neither_that_all_is_well_nor_that_a_check_failed(tmp_path: Path, command: str) -> None:
+    """Also where rich prints, as for `rights show`."""
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+
+    with os.fdopen(write_end, "wb") as closed:
+        done = subprocess.run(
+            [str(AIDTRAIL), *command.split()],
+            env=_environment(tmp_path),
+            stdout=closed,
+            stderr=subprocess.PIPE,
+            timeout=SECONDS,
+            check=False,
+        )
+
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
 
 
 def test_ctrl_c_while_modules_are_read_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

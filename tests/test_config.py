@@ -36,6 +36,7 @@ def test_without_an_environment_everything_is_embedded(monkeypatch: pytest.Monke
         ("AIDTRAIL_LEDGER_ACCOUNTS", "3", "greater than or equal to 100"),
         ("AIDTRAIL_TOPIC_PREFIX", "no spaces please", "small letters, digits and . _ -, a letter or digit first, at most 101"),
         ("AIDTRAIL_LISTEN", "8080", "host:port, as 127.0.0.1:8080"),
+        ("AIDTRAIL_LISTEN", "127.0.0.1:80800", "host:port with a port up to 65535"),
         ("AIDTRAIL_LOG_LEVEL", "LOUD", "'DEBUG', 'INFO', 'WARNING' or 'ERROR'"),
     ],
 )

@@ -267,6 +267,21 @@ def test_a_whole_amount_written_with_a_point_fits_a_currency_without_minor_unit(
 
 # --- refusals -----------------------------------------------------------------------------------------------------------------------
 
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        (flow(amountUSD=-12.5), "-12.5"),
+        ("id,amountUSD", "at character 1 id,amountUSD"),
+        ('{"id": "1"', "at character 11 the end"),
+        ("[{}]", "a list of them: one a line"),
+        (b"\xef\xbb\xbf{}", "a byte order mark; save it as UTF-8 without one"),
+    ],
+)
+def test_what_was_found_is_told_as_it_stands_in_the_line(line: Any, found: str) -> None:
+    assert [refusal.found for refusal in translated(line).refusals] == [found]
+
+
 BAD: list[tuple[dict[str, Any] | str | bytes, str, str | None]] = [
     ('{"id": "1"', "json", None),
     ("", "json", None),
@@ -591,6 +606,12 @@ def test_a_file_that_is_not_there_is_named_before_anything_is_read(tmp_path: Pat
 
     with pytest.raises(UsageError, match="two: expected a file of FTS flows"):
         next(fts.read([one, tmp_path / "two"]))
+
+
+def test_the_summary_of_an_import_without_new_flows_has_no_empty_sums() -> None:
+    rows = fts_totals.summary(translated("?")).splitlines()
+
+    assert not {"stated", "all", "of"} & {row.split(" ")[0] for row in rows}
 
 
 def test_the_summary_keeps_money_and_goods_apart_and_names_the_source() -> None:

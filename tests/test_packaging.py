@@ -1,5 +1,6 @@
 """The wheel, built by way of the sdist and without a network, has all that runs: code, contract, migrations, the demo's data."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -8,6 +9,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+import aidtrail
 
 ROOT = Path(__file__).parent.parent
 SERVICES = ROOT / "services" / "aidtrail"
@@ -32,6 +35,15 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     _run([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", ".", str(unpacked)], folder)
     (built,) = folder.glob("aidtrail-*.whl")
     return built
+
+
+def test_the_map_of_the_package_names_every_module() -> None:
+    named = set(re.findall(r"^ +([a-z_.]+) |`([a-z_]+)`", aidtrail.__doc__ or "", re.MULTILINE))
+    names = {word for pair in named for word in pair} | {"domain"}  # of which the parts are named
+
+    modules = {path.stem for path in SERVICES.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert modules >= {"ledger", "audit"}
+    assert sorted(name for name in modules - names if not name.startswith("__")) == []
 
 
 def test_the_wheel_has_every_file_of_the_package_and_of_the_contract(wheel: Path) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from aidtrail.errors import UsageError, expected_by
@@ -75,6 +75,13 @@ class Settings(BaseSettings):
     seal_policy: Path | None = Field(
         None, description="Witnesses that must cosign what is sealed before it is published, a tlog-policy file; none if unset"
     )
+
+    @field_validator("listen")
+    @classmethod
+    def _is_a_port(cls, listen: str) -> str:
+        if int(listen.rpartition(":")[2]) > 65535:
+            raise ValueError("host:port with a port up to 65535")
+        return listen
 
     @property
     def kafka_security(self) -> dict[str, object]:

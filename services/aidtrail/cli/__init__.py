@@ -4,6 +4,7 @@ stdout is data, stderr is progress and logs. Exit codes: 0 ok, 1 a check failed,
 """
 
 import os
+import signal
 import sys
 from importlib.metadata import version
 from typing import Annotated
@@ -82,16 +83,22 @@ def run() -> int:
         if error.format_message().startswith("Usage:"):  # a noun without its verb
             print(error.format_message(), file=sys.stderr)
             return UsageError.exit_code
-        return _end(f"{error.format_message()} ('aidtrail --help' lists the commands)", UsageError.exit_code)
+        return _end(f"{error.format_message()} ('{_asked(error)} --help' says more)", UsageError.exit_code)
     except psycopg.OperationalError as error:
         return _end(f"PostgreSQL went away: {error}. Check that the server is up.", UnavailableError.exit_code)
-    except BrokenPipeError:  # 'aidtrail list | head': nobody reads on
+    except (BrokenPipeError, SystemExit):  # 'aidtrail list | head': nobody reads on. typer and rich would exit with 1 then
         _say_no_more()
-        return 0
+        return 128 + signal.SIGPIPE  # as any program: 0 is that a check held, 1 that it failed
     except OSError as error:
         _say_no_more()
         return _end(f"{error.filename or 'stdout'}: {error.strerror or error}", UnavailableError.exit_code)
     return code if isinstance(code, int) else 0
+
+
+def _asked(error: typer.TyperException) -> str:
+    """The command, or the noun, that was asked wrongly."""
+    context = getattr(error, "ctx", None)
+    return "aidtrail" if context is None else context.command_path
 
 
 def _say_no_more() -> None:

@@ -23,7 +23,7 @@ from aidtrail.config import Settings
 from aidtrail.log import Log
 from aidtrail.views import schema
 
-app = typer.Typer(help="Prove that the rules were kept, and that the views are the fold of the log.", no_args_is_help=True)
+app = typer.Typer(help="Prove that the rules were kept, and the views true to the log.", no_args_is_help=True)
 
 
 @app.command("replay")
@@ -34,7 +34,7 @@ def replay(
     note: Annotated[bool, typer.Option("--note", help="Note the result in the views' database, for metrics and dashboards.")] = False,
     json_: Json = False,
 ) -> None:
-    """Rule again on every submission, from offset 0, and compare each outcome with the recorded one, byte for byte; exit 1 if any differs.
+    """Rule again on every submission, and compare the outcomes. From offset 0 on, byte for byte; exit 1 if any differs.
 
     With --since, from a cut on: the state there is the fold of the entries before it, of which the last must be the cut's last outcome.
 
@@ -133,7 +133,7 @@ def rebuild(
     keep: Annotated[bool, typer.Option("--keep", help="Keep the new build beside the live one.")] = False,
     json_: Json = False,
 ) -> None:
-    """Build the views again from offset 0 and compare every row with the live ones at the same cut; exit 1 if any differs."""
+    """Build the views again, and compare every row. From offset 0, with the live ones at the same cut; exit 1 if any differs."""
     settings = config.load()
     with backends(settings) as opened:
         with show.bar("entries") as bar:
@@ -189,8 +189,8 @@ def builds(json_: Json = False) -> None:
     if json_:
         show.lines(rows)
         return
-    for row in rows:
-        print(f"{row['build']:<12}{'live' if row['live'] else '':<6}{row['created_at']:%Y-%m-%d %H:%M:%S} UTC  {row['purpose']}")
+    shown = [(row["build"], "live" if row["live"] else "", f"{row['created_at']:%Y-%m-%d %H:%M:%S} UTC", row["purpose"]) for row in rows]
+    show.table(("build", "", "made", "purpose"), shown)
 
 
 app.command("cut")(past.cut)

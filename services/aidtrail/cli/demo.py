@@ -38,7 +38,7 @@ PAUSE_SECONDS = 0.01
 def demo(
     home: Annotated[Path, typer.Option(help="Folder to play in. Emptied first, if an earlier demo made it.")] = Path("aidtrail-demo"),
 ) -> None:
-    """Play a donation from pledge to receipt on the embedded server: who may do what, what is refused and why. About ten seconds."""
+    """Play a donation from pledge to receipt, in ten seconds or so. On the embedded server: who may do what, what is refused and why."""
     home = home.absolute()
     _empty(home)
     logs.to_stderr("WARNING")
@@ -146,10 +146,10 @@ def _next(home: Path) -> list[str]:
     return [
         *here,
         f"  export AIDTRAIL_HOME={home}",
-        "  aidtrail up                  # ledger, projector and timekeeper; the rest in another terminal:",
+        "  aidtrail up  # the whole pipeline; then in another terminal, exported alike:",
         f"  aidtrail status {DONATION}",
         f"  aidtrail history {DONATION} --json",
-        "  aidtrail submit $AIDTRAIL_HOME/events.ndjson  # the same story again: every event keeps its first outcome",
+        "  aidtrail submit $AIDTRAIL_HOME/events.ndjson  # each keeps its first outcome",
         "  aidtrail audit rebuild --go-live",
         "  aidtrail doctor",
     ]

@@ -37,7 +37,8 @@ Check = Callable[[Backends], Iterator[Finding]]
 
 
 def doctor(json_: Json = False) -> None:
-    """Check log, database, topics, rights, schemas, registry, views and clocks; each line says what to do. Exit 1 if a check failed."""
+    """Check all that a pipeline needs; say what to do. Log, database, topics, rights, schemas, registry, views and clocks.
+    Exit 1 if a check failed."""
     with backends(config.load()) as opened:
         findings = list(examine(opened))
     if json_:

@@ -22,7 +22,7 @@ DonationId = Annotated[str, typer.Argument(metavar="ID", help="The donation's id
 
 
 def status(donation_id: DonationId, build: Build = None, json_: Json = False) -> None:
-    """Show where a donation stands: four axes, the headline, and the amounts of each currency."""
+    """Show where a donation stands. Four axes, the headline, and the amounts of each currency."""
     with backends(config.load()) as opened:
         reader = opened.reader(build)
         with reader.snapshot():
@@ -37,7 +37,7 @@ def status(donation_id: DonationId, build: Build = None, json_: Json = False) ->
 
 
 def history(donation_id: DonationId, build: Build = None, json_: Json = False) -> None:
-    """Show every entry of a donation in the order of the log: what was admitted, what was refused and why, who submitted it, and the chain.
+    """Show every entry of a donation, in the log's order. What was admitted, what was refused and why, who submitted it, and the chain.
     With --json one object a line."""
     with backends(config.load()) as opened:
         rows = list(opened.reader(build).history(donation_id))

@@ -61,6 +61,8 @@ def import_fts(
             print(f"{refusal.file}:{refusal.line}: REFUSED {refusal.reason}: expected {refusal.expected}, found {refusal.found}")
         for donation_id, event_type, said in refused:
             print(f"{donation_id} {event_type}: {said}")
+        for note in found.notes:
+            print(f"{note.file}:{note.line}: note on {note.field} of FTS-{note.flow_id}: {note.text}")
         for orphan in found.orphans:
             print(f"orphan: FTS-{orphan.flow_id}, its parent {orphan.parent_id} is in no file and not in the log")
     if found.refusals or refused or loaded.objections:

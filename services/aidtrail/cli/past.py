@@ -28,8 +28,8 @@ def cut(
     name: Annotated[str | None, typer.Argument(help="To find it by; its digest's first 12 digits if not said.")] = None,
     json_: Json = False,
 ) -> None:
-    """Take a cut of the live views: where each partition stands, and one SHA-256 over the outcomes and the status rows; exit 1 if a row is
-    not what was written.
+    """Take a cut of the live views, to compare with later. Where each partition stands, and one SHA-256 over the outcomes and the status
+    rows; exit 1 if a row is not what was written.
 
     Proves, later: that the log up to here and the views of then are still what they were, when 'aidtrail audit as-of --cut' finds no
     difference. So keep what --json prints, or only the digest, where the operator cannot change it. Does not prove that the views are the
@@ -84,7 +84,7 @@ def as_of(
     occurred_by: Annotated[str | None, typer.Option(help="Of that, what by the events' own account had occurred by this moment.")] = None,
     json_: Json = False,
 ) -> None:
-    """Build the views as the log stood, beside the live ones, and print the build's name; exit 1 if a cut is not what it was.
+    """Build the views as the log stood, beside the live ones. Prints the build's name; exit 1 if a cut is not what it was.
 
     Query it with 'aidtrail status ID --build NAME', 'history', 'list', or in SQL as the schema of that name; drop it with 'aidtrail audit
     drop NAME'.
@@ -119,16 +119,13 @@ def diff(
     after: Annotated[str, typer.Argument(metavar="B", help="The same.")],
     json_: Json = False,
 ) -> None:
-    """Say what changed between two cuts: entries, donations, and amounts of each currency. What is not a build yet is built from the log,
-    and dropped afterwards; a cut that the log does not give any more is an error."""
-    with (
-        backends(config.load()) as opened,
-        _readable(opened, before) as a,
-        _readable(opened, after) as b,
-        schema.connect(opened.views) as connection,
-    ):
-        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-        found = changes.changes(connection, a, b)
+    """Say what changed between two cuts, moments or builds. Entries, donations, and amounts of each currency. What is not a build yet is
+    built from the log, and dropped afterwards; a cut that the log does not give any more is an error."""
+    with backends(config.load()) as opened:
+        first, second = _asked(opened, before), _asked(opened, after)  # before anything is built, which may take long
+        with _readable(opened, first) as a, _readable(opened, second) as b, schema.connect(opened.views) as connection:
+            connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+            found = changes.changes(connection, a, b)
     if json_:
         amounts = [{**amount._asdict(), "change": amount.change} for amount in found.amounts]
         donations = [donation._asdict() for donation in found.donations]
@@ -193,25 +190,32 @@ def _build(opened: Backends, moment: past.Moment) -> past.AsOf:
         return past.as_of(opened.log, opened.topics, opened.views, moment, max_accounts=opened.settings.projector_accounts, progress=bar.to)
 
 
-@contextmanager
-def _readable(opened: Backends, asked: str) -> Iterator[str]:
-    """A build that shows what was asked for; one that is made for it is dropped afterwards."""
+def _asked(opened: Backends, asked: str) -> str | past.Moment:
+    """The build that is meant, or the moment that one is to be made of. Raises UsageError for what is neither."""
+    if asked != "live" and not schema.BUILD.fullmatch(asked):
+        try:
+            return _moment(opened, asked, None, None) if ":" in asked else _moment(opened, None, asked, None)
+        except UsageError as error:
+            raise UsageError(f"{error}; a moment as 2026-09-30T21:00:00Z, a build as views_1 and live can be compared, too") from None
     with schema.connect(opened.views) as connection:
-        connection.autocommit = True
         if asked == "live":
-            yield require_views(connection)
-        elif schema.BUILD.fullmatch(asked):
-            schema.require_build(connection, asked)
-            yield asked
-        else:
-            try:
-                moment = _moment(opened, asked, None, None) if ":" in asked else _moment(opened, None, asked, None)
-            except UsageError as error:
-                raise UsageError(f"{error}; a moment as 2026-09-30T21:00:00Z, a build as views_1 and live can be compared, too") from None
-            found = _build(opened, moment)
-            try:
-                if found.differences:
-                    raise AidtrailError(f"{asked}: the log does not give this cut any more: {found.differences[0]}")
-                yield found.build
-            finally:
-                schema.drop_build(connection, found.build)
+            return require_views(connection)
+        schema.require_build(connection, asked)
+        return asked
+
+
+@contextmanager
+def _readable(opened: Backends, asked: str | past.Moment) -> Iterator[str]:
+    """A build that shows what was asked for; one that is made for it is dropped afterwards."""
+    if isinstance(asked, str):
+        yield asked
+        return
+    found = _build(opened, asked)
+    try:
+        if found.differences:
+            raise AidtrailError(f"{asked.name}: the log does not give this cut any more: {found.differences[0]}")
+        yield found.build
+    finally:
+        with schema.connect(opened.views) as connection:
+            connection.autocommit = True
+            schema.drop_build(connection, found.build)

@@ -24,7 +24,7 @@ def export(
         typer.Option("--tiles", help="The seal's folder, AIDTRAIL_HOME/seal if it is there: a verifier then names single records."),
     ] = None,
 ) -> None:
-    """Write the whole log into a folder for an auditor to take home: raw records of every topic, checkpoints, schemas, rows of the views.
+    """Write the whole log into a folder for an auditor. Raw records of every topic, checkpoints, schemas, rows of the views.
 
     Proves nothing by itself: 'aidtrail audit verify', or services/aidtrail/audit/verifier.py copied alone, checks all of it. Waits for a
     checkpoint that covers what the views hold.
@@ -43,7 +43,7 @@ def prove(
     output: Annotated[Path, typer.Option("-o", "--output", help="The file to write.")],
     since: Annotated[int | None, typer.Option("--since", min=1, help="Size of the checkpoint that the auditor saw last.")] = None,
 ) -> None:
-    """Write what proves the figures of one donation: its entries, the proofs that they are in the log, the rows of the views.
+    """Write what proves the figures of one donation. Its entries, the proofs that they are in the log, the rows of the views.
 
     Proves, once verified: these figures came from these entries, which are in the log that was signed (C4), each by an enrolled actor, with
     requester, approver, preparer and releaser distinct (C2). Does not prove: that nothing came after it, or that no refusal was left out
@@ -64,7 +64,7 @@ def verify(
     last: Annotated[Path | None, typer.Option("--last", help="The file that keeps what you saw last; made where it is missing.")] = None,
     json_: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Check an export or a bundle, trusting nobody but the key: the same as running services/aidtrail/audit/verifier.py alone.
+    """Check an export or a proof, trusting nobody but the key. The same as running services/aidtrail/audit/verifier.py alone.
 
     Exit codes: 11 the log did not only grow (C1), 12 rules, people or chains (C2), 13 the views are not the fold of the log (C3), 14 the
     figures did not come from the entries (C4). With --last it also compares with what you saw last, and replaces that only if all holds.

@@ -86,7 +86,7 @@ def load_command(file: Annotated[str, typer.Argument(help="Registry events, one 
 def key_command(
     file: Annotated[Path, typer.Argument(help="To be made. Whoever has it signs as the actor: keep it where he alone can read it.")],
 ) -> None:
-    """Make a secret Ed25519 key for an actor to sign with (`aidtrail submit --sign-with`), and print the public key, which goes into the
+    """Make an actor's secret key, and print the public one. Ed25519, for `aidtrail submit --sign-with`; what is printed goes into the
     `public_keys` of his ActorEnrolled. The actor makes it, on his own machine: an operator who had it could sign for him."""
     print(make_actor_key(file).hex())
 

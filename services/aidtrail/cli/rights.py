@@ -28,7 +28,7 @@ Also = Annotated[
 
 @app.command("show")
 def show_command(also: Also = None, json_: Json = False) -> None:
-    """Print what each principal may do; with --json every line of the access control list."""
+    """Print what each principal may do. With --json every line of the access control list."""
     prefix = config.load().topic_prefix
     principals = _principals(prefix, also)
     if json_:
@@ -46,7 +46,7 @@ def apply(
         typer.Option(help="Folder with a file for each user that holds its password; made where it is missing. Unset: users are not made."),
     ] = None,
 ) -> None:
-    """Give each principal its rights, take away what it has beyond them, and deny everybody to delete or alter. Run it as a super user."""
+    """Give each principal its rights, and no others. Denies everybody to delete or alter the topics. Run it as a super user."""
     with _opened(also) as (rights_, principals):
         if passwords is not None:
             rights_.set_passwords(_passwords(passwords, principals))
@@ -59,7 +59,7 @@ def apply(
 
 @app.command("check")
 def check(also: Also = None, json_: Json = False) -> None:
-    """Compare with what the cluster has; exit 1 and a line for each difference. Needs Describe on the cluster."""
+    """Compare with what the cluster has. Exit 1 and a line for each difference. Needs Describe on the cluster."""
     with _opened(also) as (rights_, principals):
         differences = rights_.differences()
     show.found("difference", differences, json_)

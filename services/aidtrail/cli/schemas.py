@@ -27,7 +27,7 @@ app = typer.Typer(help="The contract: Avro schemas, their ids and examples.", no
 
 @app.command("check")
 def check(folder: Folder = contract.FOLDER, registry: Registry = None, json_: Json = False) -> None:
-    """Check that schemas, ids, versions, examples and models say the same; exit 1 and a line for each finding if they do not.
+    """Check that schemas, examples and models say the same. Ids and versions, too; exit 1 and a line for each finding if they do not.
 
     With --registry, also that each subject there has our schema by our id: what is missing, different or incompatible is named."""
     for name in ("events", "types", "published", "examples"):
@@ -55,7 +55,7 @@ def _compare(registry: str, folder: Path, json_: bool) -> None:
 
 @app.command("publish")
 def publish(folder: Folder = contract.FOLDER) -> None:
-    """Give every event whose schema changed its next version and id; none if one could not live beside the earlier versions."""
+    """Give events whose schema changed their next version. And id; none if one could not live beside the earlier versions."""
     new = contract.publish(folder)
     for entry in new:
         print(f"{entry.id} {entry.event} v{entry.version}: schemas/{entry.path}")
@@ -75,11 +75,11 @@ def list_(json_: Annotated[bool, typer.Option("--json", help="One JSON object a 
 
 @app.command("asyncapi")
 def asyncapi_() -> None:
-    """Print the three topics as an AsyncAPI 3.1 document, JSON: with what may stand in each, its schemas and examples."""
+    """Print the topics as an AsyncAPI 3.1 document, JSON. With what may stand in each, its schemas and examples."""
     print(asyncapi.text(Topics.of(config.load().topic_prefix)), end="")
 
 
 @app.command("openapi")
 def openapi_() -> None:
-    """Print the HTTP interface as an OpenAPI 3.1 document, JSON: every path of all services, with examples."""
+    """Print the HTTP interface as an OpenAPI 3.1 document, JSON. Every path of all services, with examples."""
     print(openapi.text(gateway.create(None, Topics.of(config.load().topic_prefix)).openapi()), end="")

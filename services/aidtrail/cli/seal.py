@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 def seal() -> None:
-    """Sign what is recorded, once a second as long as there is something new, with the key in AIDTRAIL_SEAL_KEY.
+    """Sign what is recorded, each second that has something new. With the key in AIDTRAIL_SEAL_KEY.
 
     Every record of `recorded` is a leaf of its partition's Merkle tree. Checkpoints go to the topic `checkpoints` and, with the trees as
     tlog-tiles, into AIDTRAIL_HOME/seal, which any web server can hand out.
@@ -39,7 +39,8 @@ def witness(
     ] = None,
     listen: Annotated[str, typer.Option("--listen", help="host:port. Put a proxy with TLS before it.")] = "127.0.0.1:8090",
 ) -> None:
-    """Cosign a log's checkpoints, over HTTP (C2SP tlog-witness), as long as each one's tree begins with that of the one before.
+    """Cosign a log's checkpoints, as long as the log only grows. Over HTTP (C2SP tlog-witness): each one's tree must begin with that of the
+    one before.
 
     For those who do not trust the operator: the ministry, the donor, the auditor, each with a machine and a key of its own. It needs
     neither the log nor the views. Proves, to whom checks cosignatures: all that this witness cosigned of a log is one history. Does not
@@ -70,6 +71,6 @@ def key(
     file: Annotated[Path, typer.Argument(help="To be made. Keep it where only its owner can read it, and keep a copy.")],
     kind: Annotated[Literal["seal", "witness"], typer.Option("--for", help="Who signs with it.")] = "seal",
 ) -> None:
-    """Make a secret Ed25519 key for a seal or a witness, and print the key to check with."""
+    """Make the secret key of a seal or a witness. Ed25519; prints the key to check with."""
     key_type = {kind: key_type for key_type, kind in KINDS.items()}[kind]
     print(make_key(name, key_type, file).verifier)

@@ -40,8 +40,8 @@ Which = Literal["all", "pledges", "approvals", "disbursements", "receipts", "sta
 
 
 def up() -> None:
-    """Run ledger, projector, timekeeper and gateway in one process, on the embedded PostgreSQL if nothing else is set; and the seal, if it
-    has a key."""
+    """Run the whole pipeline in one process. Ledger, projector, timekeeper and gateway, on the embedded PostgreSQL if nothing else is set;
+    and the seal, if it has a key."""
     settings = _prepared()
     with backends(settings, create=True) as opened, stopping() as stop:
         if settings.log is None:
@@ -63,7 +63,7 @@ def up() -> None:
             logger.info("running: %s. Stop with Ctrl-C", ", ".join(made))
             if "gateway" in made:
                 logger.info("HTTP: http://%s/openapi.json describes it, /readyz says whether it is ready", settings.listen)
-            logger.info("in another terminal, with the same settings: aidtrail submit FILE, aidtrail list, aidtrail token ACTOR")
+            logger.info("in another terminal, with the same settings: aidtrail submit FILE, aidtrail list, aidtrail doctor")
 
         running.start(advise)
         stop.wait()

@@ -21,6 +21,7 @@ from aidtrail.errors import AppendUnknownError, StoppedError, UnavailableError
 from aidtrail.keys import read_actor_key
 from aidtrail.producer import MAX_IN_FLIGHT, Producer
 from aidtrail.signatures import sign
+from aidtrail.views import shapes
 from aidtrail.views.reader import Outcome, Reader
 
 PAUSE_SECONDS = 0.05
@@ -165,10 +166,10 @@ def _print_bad(bad: Bad, json_: bool) -> None:
 
 def _print_outcome(one: Sent, outcome: Outcome | None, json_: bool) -> None:
     if json_:
-        said = {"outcome": "not_yet"} if outcome is None else {n: v for n, v in outcome._asdict().items() if n != "donation_id"}
+        said = {"outcome": "not_yet"} if outcome is None else shapes.outcome(outcome)
         meta = one.event.meta
         where = {"file": one.line.file, "line": one.line.number}
-        show.lines([{**where, "donation_id": meta.donation_id, "event_id": meta.event_id, "event_type": one.event.type, **said}])
+        show.lines([{**where, **said, "donation_id": meta.donation_id, "event_id": meta.event_id, "event_type": one.event.type}])
         return
     sys.stdout.write(f"{one.event.meta.donation_id} {one.event.type}: {said_of(outcome, one.appended)}\n")
 

@@ -23,7 +23,7 @@ def token(
     actor: Annotated[str, typer.Argument(metavar="ACTOR", help="An actor of the registry.")],
     hours: Annotated[float, typer.Option(min=0.01, max=720, help="How long it is valid.")] = 12,
 ) -> None:
-    """Print an access token for an actor, for the gateway on the embedded log. Whoever has it can act as that actor."""
+    """Print an actor's token for the embedded log's gateway. Whoever has it can act as that actor."""
     settings = config.load()
     if settings.log is not None or settings.token_issuer is not None or settings.token_keys is not None:
         raise UsageError(

@@ -10,7 +10,7 @@ from aidtrail.cli.donations import Json
 
 DEFAULT_PARTITIONS = 12
 
-app = typer.Typer(help="The topics: created with the settings of the contract, and checked.", no_args_is_help=True)
+app = typer.Typer(help="Create and check the topics.", no_args_is_help=True)
 
 
 @app.command("create")
@@ -32,7 +32,7 @@ def create(
 
 @app.command("check")
 def check(json_: Json = False) -> None:
-    """Check that the topics are as the contract requires; exit 1 and a line for each difference if they are not."""
+    """Check that the topics are as the contract requires. Exit 1 and a line for each difference if they are not."""
     with backends(config.load()) as opened:
         _report(opened.topics.differences(opened.log), json_)
         if json_:

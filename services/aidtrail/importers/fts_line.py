@@ -1,5 +1,6 @@
 """One line of a file of FTS flows: read strictly, and translated as far as it can be by itself."""
 
+import codecs
 import hashlib
 import json
 import re
@@ -163,11 +164,17 @@ def _translated(line: Line, stated: dict[str, Any], flow_id: str) -> Flow:
 
 def _json(text: bytes) -> dict[str, Any]:
     try:
+        if text.startswith(codecs.BOM_UTF8):
+            raise Refused("json", "a JSON object", "a byte order mark; save it as UTF-8 without one")
         stated = json.loads(text.decode(), parse_float=Decimal, parse_constant=_no_number, object_pairs_hook=_once)
-    except (ValueError, ArithmeticError, RecursionError) as error:  # UTF-8, JSON, a number out of all bounds, nesting
+    except json.JSONDecodeError as error:
+        raise Refused(
+            "json", "a JSON object", f"at character {error.pos + 1} {error.doc[error.pos : error.pos + 20] or 'the end'}"
+        ) from None
+    except (ValueError, ArithmeticError, RecursionError) as error:  # UTF-8, a number out of all bounds, nesting
         raise Refused("json", "a JSON object", str(error)) from None
     if not isinstance(stated, dict):
-        raise Refused("json", "a JSON object", type(stated).__name__)
+        raise Refused("json", "a JSON object", "a list of them: one a line" if isinstance(stated, list) else type(stated).__name__)
     return stated
 
 
@@ -290,6 +297,6 @@ def _earmark(stated: Mapping[str, Any], note: Callable[[str, str], None]) -> int
 
 
 def shown(value: object) -> str:
-    text = value if isinstance(value, str) and value.isprintable() else ascii(value)
+    text = str(value) if isinstance(value, Decimal) or (isinstance(value, str) and value.isprintable()) else ascii(value)
     text = "nothing" if value is None else text or "''"
     return text if len(text) <= 64 else f"{text[:61]}..."

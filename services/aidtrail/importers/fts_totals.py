@@ -82,9 +82,8 @@ def summary(imported: Import) -> str:
         f"flows: {', '.join(f'{changes.count(change):,} {change}' for change in ('new', 'amended', 'completed', 'unchanged'))}",
         f"{len(imported.events):,} events of donations, {len(imported.registry):,} of the registry; {len(imported.orphans):,} orphans "
         f"(parent in no file and not in the log), {len(imported.notes):,} notes",
-        "",
-        f"{'stated':<34}{'flows':>8}{'amount':>24}",
     ]
+    rows += ["", f"{'stated':<34}{'flows':>8}{'amount':>24}"] if sums.amounts else []
     for stated, found in sorted(sums.amounts.items()):
         name = f"{stated.contribution.replace('_', ' ')}, {stated.status}, {'original' if stated.basis == 'original' else 'amountUSD'}"
         rows.append(f"{name:<34}{found.flows:>8,}{_amount(found.amount, stated.currency):>24}")
@@ -93,7 +92,7 @@ def summary(imported: Import) -> str:
         ("of it net new (newMoney)", sums.net_new_usd),
         ("of it counted already in another flow", sums.counted_already_usd),
     ):
-        rows += ["", title]
+        rows += ["", title] if by else []
         for (contribution, status), found in sorted(by.items()):
             name = f"{contribution.replace('_', ' ')}, {status}"
             rows.append(f"{name:<34}{found.flows:>8,}{_amount(found.amount, 'USD'):>24}")

@@ -110,7 +110,7 @@ def prepare(connection: Connection, partitions: int) -> str:
         connection.execute("SELECT pg_advisory_xact_lock(hashtext('aidtrail.prepare'))")
         build = live_build(connection)
         if build is None:
-            build = new_build(connection, partitions, "live")
+            build = new_build(connection, partitions, "the first")
             go_live(connection, build)
         elif behind(connection, build, "build"):
             _hide(connection)  # PostgreSQL changes no column that a view shows
