@@ -13,7 +13,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import pairwise
@@ -26,11 +26,13 @@ from typer.testing import CliRunner
 
 from aidtrail import codec, contract, embedded
 from aidtrail.__main__ import main
+from aidtrail.audit import cuts
 from aidtrail.cli import app
 from aidtrail.cli.ndjson import read
 from aidtrail.demo.story import DONATION, story
 from aidtrail.domain.rules import RULES_VERSION
 from aidtrail.errors import StoppedError, UnavailableError, UsageError
+from aidtrail.keys import read_actor_key
 from aidtrail.producer import Producer
 from aidtrail.views import schema
 from aidtrail.views.schema import Connection
@@ -698,6 +700,22 @@ def test_a_wrong_word_is_told_with_the_command_whose_help_says_more(tmp_path: Pa
 
     _one_line(done, 2)
     assert f"('{helps} --help' says more)" in done.stderr
+
+
+def test_the_pipeline_of_another_user_is_called_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def not_permitted(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "exists", not_permitted)
+
+    with pytest.raises(UnavailableError, match="is another user's: be that user, or set AIDTRAIL_HOME"):
+        embedded.is_there(tmp_path)
+
+
+@pytest.mark.parametrize("read_file", [cuts.read, read_actor_key])
+def test_a_file_that_is_not_there_is_told_without_pythons_words(read_file: Callable[[Path], object], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"; found: No such file or directory$"):
+        read_file(tmp_path / "none.json")
 
 
 def test_what_a_command_is_for_is_read_whole_in_a_list_of_80_columns() -> None:

@@ -21,8 +21,11 @@ CAUSES = (FULL, "FATAL: ", "error: ")
 
 
 def is_there(home: Path) -> bool:
-    """Whether a server was made in this folder."""
-    return (home / "postgres" / "PG_VERSION").exists()
+    """Whether a server was made in this folder. Raises UnavailableError where this user may not look."""
+    try:
+        return (home / "postgres" / "PG_VERSION").exists()
+    except PermissionError:
+        raise UnavailableError(f"{home} is another user's: be that user, or set AIDTRAIL_HOME to a folder of your own") from None
 
 
 def users(home: Path) -> list[int]:

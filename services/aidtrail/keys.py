@@ -56,4 +56,4 @@ def read_secret(file: Path, expected: str) -> str:
             raise UsageError(f"{file}: expected a file that its owner alone may read, found one that others may: chmod 600 {file}")
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{expected}; found: {error}") from None
+        raise UsageError(f"{expected}; found: {error.strerror if isinstance(error, OSError) else error}") from None

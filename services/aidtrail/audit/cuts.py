@@ -214,7 +214,8 @@ def find(connection: schema.Connection, name: str) -> Cut:
     row = connection.execute("SELECT partitions, sha256 FROM aidtrail.cuts WHERE name = %s", (name,)).fetchone()
     if row is None:
         names = ", ".join(cut.name for cut in kept(connection)[-20:])
-        raise UsageError(f"cut: expected a .json file or one of {names or 'none yet (aidtrail audit cut takes one)'}, found {name!r:.80}")
+        named = f"one of {names}" if names else "a name, of which there is none yet ('aidtrail audit cut' takes a cut)"
+        raise UsageError(f"cut: expected a .json file or {named}, found {name!r:.80}")
     partitions, sha256 = row
     assert isinstance(sha256, bytes)
     return from_json({"format": FORMAT, "partitions": partitions, "sha256": sha256.hex()}, name)
@@ -225,7 +226,8 @@ def read(path: Path) -> Cut:
     try:
         said = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"{path}: expected a cut, as 'aidtrail audit cut --json' prints it, found {error}") from None
+        found = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(f"{path}: expected a cut, as 'aidtrail audit cut --json' prints it; found: {found}") from None
     return from_json(said, str(path))
 
 
