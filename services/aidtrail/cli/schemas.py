@@ -27,7 +27,7 @@ app = typer.Typer(help="The contract: Avro schemas, their ids and examples.", no
 
 @app.command("check")
 def check(folder: Folder = contract.FOLDER, registry: Registry = None, json_: Json = False) -> None:
-    """Check that schemas, examples and models say the same. Ids and versions, too; exit 1 and a line for each finding if they do not.
+    """Check that schemas, examples and models say the same. So do ids and versions; exit 1 and a line for each finding if they do not.
 
     With --registry, also that each subject there has our schema by our id: what is missing, different or incompatible is named."""
     for name in ("events", "types", "published", "examples"):
@@ -55,7 +55,7 @@ def _compare(registry: str, folder: Path, json_: bool) -> None:
 
 @app.command("publish")
 def publish(folder: Folder = contract.FOLDER) -> None:
-    """Give events whose schema changed their next version. And id; none if one could not live beside the earlier versions."""
+    """Give events whose schema changed their next version. Each with an id; none of them where one could not live beside the earlier ones."""
     new = contract.publish(folder)
     for entry in new:
         print(f"{entry.id} {entry.event} v{entry.version}: schemas/{entry.path}")
