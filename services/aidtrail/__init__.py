@@ -23,8 +23,8 @@
 
 `service` is the loop of the long-running services, `probes` and `health` say how they are, `logs` what they say, `tracing` what belongs
 to one trace. `topics` has the names of the topics, `rights` who may do what with them on Kafka, `config` every setting, `errors` every
-error, `metrics` every metric, `collectors` those that are read from log and views, `connections` how PostgreSQL is reached. `conformance` checks what the contract promises: that
-models and schemas say the same (`agreement`), and that versions can live together (`compatibility`). `subjects`, `schema_check` and
-`asyncapi` say the contract to other tools. `cli` starts all of it, on the `embedded` PostgreSQL if nothing else is set, and prints by
-`show`; `demo` is a story to play.
+error, `metrics` every metric, `collectors` those that are read from log and views, `connections` how PostgreSQL is reached. `conformance`
+checks what the contract promises: that models and schemas say the same (`agreement`), and that versions can live together
+(`compatibility`). `subjects`, `schema_check` and `asyncapi` say the contract to other tools. `cli` starts all of it, on the `embedded`
+PostgreSQL if nothing else is set, and prints by `show`; `demo` is a story to play.
 """

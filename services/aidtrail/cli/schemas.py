@@ -55,7 +55,7 @@ def _compare(registry: str, folder: Path, json_: bool) -> None:
 
 @app.command("publish")
 def publish(folder: Folder = contract.FOLDER) -> None:
-    """Give events whose schema changed their next version. Each with an id; none of them where one could not live beside the earlier ones."""
+    """Give events whose schema changed their next version. Each with an id; none where one could not live beside the earlier ones."""
     new = contract.publish(folder)
     for entry in new:
         print(f"{entry.id} {entry.event} v{entry.version}: schemas/{entry.path}")
