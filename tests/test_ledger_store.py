@@ -1,7 +1,7 @@
 """The ledger's store when its file is damaged or its disk is full. It is a cache: nothing is lost with it."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from aidtrail import ledger_store
+from aidtrail.audit.findings import Report
 from aidtrail.audit.replay import replay
 from aidtrail.chain import Tail
 from aidtrail.errors import UnavailableError
@@ -39,24 +40,31 @@ def damage(folder: Path, first: int, last: int) -> None:
     path.write_bytes(data)
 
 
-def test_a_ledger_builds_a_damaged_store_anew_and_answers_all(tmp_path: Path) -> None:
-    lives = [Acts(f"KRCS-2026-{number:04}") for number in range(500)]
+def replay_after(damaging: Callable[[], None], said: str, *, donations: int, folder: Path) -> Report:
+    """Of donations that are announced, and confirmed after their store was damaged: the ledger that finds it so says it, and goes on."""
+    lives = [Acts(f"KRCS-2026-{number:04}") for number in range(donations)]
     log = MemoryLog()
     TOPICS.create(log, 1)
     with Producer(log, TOPICS) as producer:
         producer.register(registry_events())
         producer.submit([acts.announced() for acts in lives])
-    with closing(Ledger(log, TOPICS, tmp_path, group="before")) as before:
+    with closing(Ledger(log, TOPICS, folder, group="before")) as before:
         drain(before, lambda: True)
-    damage(tmp_path, 20, 60)
+    damaging()
     with Producer(log, TOPICS) as producer:
         producer.submit([acts.confirmed() for acts in lives])
-    with closing(Ledger(log, TOPICS, tmp_path, group="after")) as after:
-        with pytest.raises(UnavailableError, match=r"was damaged .*malformed.* built anew from the log"):
+    with closing(Ledger(log, TOPICS, folder, group="after")) as after:
+        with pytest.raises(UnavailableError, match=said):
             drain(after, lambda: True)
         after.reset()
         drain(after, lambda: True)
-    found = replay(log, TOPICS)
+    return replay(log, TOPICS)
+
+
+def test_a_ledger_builds_a_damaged_store_anew_and_answers_all(tmp_path: Path) -> None:
+    said = r"was damaged .*malformed.* built anew from the log"
+
+    found = replay_after(lambda: damage(tmp_path, 20, 60), said, donations=500, folder=tmp_path)
 
     assert (found.entries, found.equal, found.differing) == (1000, 1000, 0)
 
@@ -68,28 +76,16 @@ def test_a_ledger_builds_a_damaged_store_anew_and_answers_all(tmp_path: Path) ->
 )  # fmt: skip
 def test_one_wrong_bit_in_what_the_store_keeps_makes_no_entry_void(table: str, column: str, place: int, tmp_path: Path) -> None:
     """SQLite has no checksums. A head or tail that is not the log's made all void that the ledger appended from there on."""
-    lives = [Acts(f"KRCS-2026-{number:04}") for number in range(2)]
-    log = MemoryLog()
-    TOPICS.create(log, 1)
-    with Producer(log, TOPICS) as producer:
-        producer.register(registry_events())
-        producer.submit([acts.announced() for acts in lives])
-    with closing(Ledger(log, TOPICS, tmp_path, group="before")) as before:
-        drain(before, lambda: True)
-    (path,) = tmp_path.glob("*.sqlite")
-    with closing(sqlite3.connect(path)) as store, store:
-        (kept,) = store.execute(f"SELECT {column} FROM {table}").fetchone()  # noqa: S608
-        wrong = bytearray(kept)
-        wrong[place] ^= 1
-        store.execute(f"UPDATE {table} SET {column} = ? WHERE {column} = ?", (bytes(wrong), kept))  # noqa: S608
-    with Producer(log, TOPICS) as producer:
-        producer.submit([acts.confirmed() for acts in lives])
-    with closing(Ledger(log, TOPICS, tmp_path, group="after")) as after:
-        with pytest.raises(UnavailableError, match=r"was damaged .* built anew from the log"):
-            drain(after, lambda: True)
-        after.reset()
-        drain(after, lambda: True)
-    found = replay(log, TOPICS)
+
+    def turn_a_bit() -> None:
+        (path,) = tmp_path.glob("*.sqlite")
+        with closing(sqlite3.connect(path)) as store, store:
+            (kept,) = store.execute(f"SELECT {column} FROM {table}").fetchone()  # noqa: S608
+            wrong = bytearray(kept)
+            wrong[place] ^= 1
+            store.execute(f"UPDATE {table} SET {column} = ? WHERE {column} = ?", (bytes(wrong), kept))  # noqa: S608
+
+    found = replay_after(turn_a_bit, r"was damaged .* built anew from the log", donations=2, folder=tmp_path)
 
     assert (found.entries, found.equal, found.void.total()) == (4, 4, 0)
 
