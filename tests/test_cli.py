@@ -692,6 +692,7 @@ def test_ctrl_c_in_submit_and_import_says_how_many_went_in_and_that_to_repeat_is
         ("nope", "aidtrail"),
         ("registry list", "aidtrail registry"),
         ("submit", "aidtrail submit"),
+        ("serve nothing", "aidtrail serve"),
         ("audit cut --now", "aidtrail audit cut"),
     ],
 )
@@ -700,6 +701,7 @@ def test_a_wrong_word_is_told_with_the_command_whose_help_says_more(tmp_path: Pa
 
     _one_line(done, 2)
     assert f"('{helps} --help' says more)" in done.stderr
+    assert "Value error" not in done.stderr
 
 
 def test_the_pipeline_of_another_user_is_called_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

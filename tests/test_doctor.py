@@ -112,6 +112,13 @@ def test_clocks_that_differ_are_named(opened: Backends, monkeypatch: pytest.Monk
         assert any(said in line and "NTP" in line for line in findings(opened)["clocks"])
 
 
+def test_a_setting_with_a_letter_missing_is_named(opened: Backends, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIDTRAIL_LISTN", "127.0.0.1:9000")
+    monkeypatch.setenv("AIDTRAIL_GATEWAY_SERVICE_PORT", "8080")  # as Kubernetes sets it
+
+    assert findings(opened)["settings"] == ["warn: AIDTRAIL_LISTN is none, and has no effect: did you mean AIDTRAIL_LISTEN?"]
+
+
 def test_a_contract_that_does_not_keep_its_promises_is_named(opened: Backends, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("aidtrail.conformance.check", lambda: ["pledge_announced.avsc: a field is missing"])
 

@@ -122,6 +122,7 @@ def test_pods_are_restricted() -> None:
         assert security["runAsUser"] > 0
         assert security["seccompProfile"] == {"type": "RuntimeDefault"}
         assert pod["automountServiceAccountToken"] is False
+        assert pod["enableServiceLinks"] is False
         assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
         assert {kind for volume in pod["volumes"] for kind in volume if kind != "name"} <= {"emptyDir", "secret", "configMap"}
     for _, container in containers():

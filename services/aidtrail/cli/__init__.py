@@ -83,7 +83,8 @@ def run() -> int:
         if error.format_message().startswith("Usage:"):  # a noun without its verb
             print(error.format_message(), file=sys.stderr)
             return UsageError.exit_code
-        return _end(f"{error.format_message()} ('{_asked(error)} --help' says more)", UsageError.exit_code)
+        said = error.format_message().replace("Value error, ", "")
+        return _end(f"{said} ('{_asked(error)} --help' says more)", UsageError.exit_code)
     except psycopg.OperationalError as error:
         return _end(f"PostgreSQL went away: {error}. Check that the server is up.", UnavailableError.exit_code)
     except (BrokenPipeError, SystemExit):  # 'aidtrail list | head': nobody reads on. typer and rich would exit with 1 then

@@ -1,8 +1,10 @@
 """`aidtrail doctor`: is everything there that a pipeline needs, and what to do where it is not."""
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from difflib import get_close_matches
 from typing import Literal, NamedTuple
 
 import typer
@@ -23,6 +25,8 @@ from aidtrail.views.reader import Reader
 MAX_SKEW_SECONDS = 1.0
 MAX_NAMED = 5
 READ_SECONDS = 10.0
+NEAR = 0.85
+"""How like a setting's name another must be to be taken for it, of 1: not what Kubernetes sets for each service in the namespace."""
 DATABASE = "the database's clock"
 STYLES = {"ok": "green", "warn": "yellow", "fail": "red"}
 
@@ -87,6 +91,14 @@ def database(opened: Backends) -> Iterator[Finding]:
     took_ms = (time.monotonic() - started) * 1000
     where = public(opened.settings.views) or f"the embedded server in {opened.settings.home}"
     yield Finding("ok", "database", f"{where}, PostgreSQL {version}, connected after {took_ms:.0f} ms")
+
+
+def settings(opened: Backends) -> Iterator[Finding]:
+    """Names that are nearly those of settings: nothing reads them."""
+    known = {f"AIDTRAIL_{name.upper()}" for name in config.Settings.model_fields}
+    for name in sorted(os.environ.keys() - known):
+        if name.startswith("AIDTRAIL_") and (near := get_close_matches(name, known, 1, NEAR)):
+            yield Finding("warn", "settings", f"{name} is none, and has no effect: did you mean {near[0]}?")
 
 
 def topics(opened: Backends) -> Iterator[Finding]:
@@ -220,6 +232,7 @@ def clocks(opened: Backends) -> Iterator[Finding]:
 
 
 CHECKS: dict[str, tuple[set[str], Check]] = {
+    "settings": (set(), settings),
     "topics": ({"log"}, topics),
     "rights": ({"log"}, rights),
     "schemas": (set(), schemas),
