@@ -162,10 +162,10 @@ def test_a_refusal_is_an_outcome_with_the_rules_own_words(service: Service) -> N
 
 def test_what_is_not_waited_for_is_pending_and_asked_after_later(service: Service) -> None:
     a = Acts("CLIENT-0004", NOW)
-    with service.client("krcs-officer") as client:
+    ruled_on_before_the_answer_arrives = Network(lambda _: service.pipeline.wait(), after=True)
+    with service.client("krcs-officer", ruled_on_before_the_answer_arrives) as client:
         found = client.submit(a.announced())
         assert isinstance(found, Pending)
-        service.pipeline.wait()
         assert client.outcome(found.event_id) == Admitted(found.event_id, 1, None)
         assert client.outcome(UUID(int=7)) is None
 

@@ -300,7 +300,7 @@ class Client:
             else:
                 event_id = UUID(said["event_id"])
                 if answer.status_code == 202:
-                    return self._asked_after(event_id, ruled_by) or Pending(event_id)
+                    return (self._asked_after(event_id, ruled_by) if wait_seconds else None) or Pending(event_id)
                 if answer.status_code == 504:
                     return self._asked_after(event_id, max(ruled_by, trying.until)) or Unknown(event_id)
                 return _ruling(said)
