@@ -84,7 +84,7 @@ def test_wrong_credentials_are_one_line_that_says_what_to_check_and_exit_3(
         assert done.stdout == ""
         (line,) = done.stderr.splitlines()
         assert line.startswith(f"aidtrail: Kafka at {secured.bootstrap} cannot be reached or refuses: ")
-        assert [words for words in [*to_check, "Check AIDTRAIL_LOG"] if words not in line] == []
+        assert [words for words in [*to_check, "Check AIDTRAIL_LOG"] if words not in line] == [], line
         assert "-password" not in line
         print(line)
     assert took_seconds < OPEN_SECONDS + START_SECONDS

@@ -101,6 +101,15 @@ def test_a_broker_that_cannot_be_used_is_one_clear_line(
     assert time.monotonic() - started < 5
 
 
+def test_a_certificate_that_was_refused_is_told_though_the_last_attempt_was_cut_off() -> None:
+    once = kafka._Once(30)
+    causes = ("Handshake failed: [SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed", "connection closed", "RequestTimedOut")
+    for cause in causes:
+        once.filter(logging.LogRecord("kafka.net.manager", logging.ERROR, "", 0, "Connection failed: %s", (cause,), None))
+
+    assert "CERTIFICATE_VERIFY_FAILED" in once.cause
+
+
 def test_checksums_in_pure_python_are_refused(kafka_broker: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kafka, "crc32c_c", None)
     with pytest.raises(UsageError, match="pip install crc32c"):

@@ -553,10 +553,11 @@ class _Once(logging.Filter):
 
 
 def _telling(cause: str) -> int:
-    """A refused login says more than a connection that was lost, and this more than that the time for the last attempt was up."""
+    """A login or a certificate that was refused says more than a connection that was lost, as that of the last attempt is when the time is
+    up; and this more than that a request got no answer."""
     if not cause or "RequestTimedOut" in cause:
         return 0
-    return 2 if "Sasl" in cause else 1
+    return 2 if "Sasl" in cause or "[SSL" in cause else 1
 
 
 _once = _Once(30.0)
