@@ -73,6 +73,9 @@ def service(postgres_server: Server, tmp_path_factory: pytest.TempPathFactory) -
     pipeline.close()
 
 
+# --- submitting -----------------------------------------------------------------------------------------------------------------------
+
+
 def test_a_whole_donation_is_lived_over_http(service: Service) -> None:
     admitted = 0
     for event in full_life("KRCS-2026-1001", NOW):
@@ -199,6 +202,9 @@ def test_a_bank_that_reports_on_a_payment_is_not_shown_the_donation(service: Ser
     assert (settled.status_code, settled.json()["outcome"], settled.json()["donation"]) == (201, "admitted", None)
 
 
+# --- one donation ---------------------------------------------------------------------------------------------------------------------
+
+
 def test_without_a_good_token_nothing_is_said(service: Service) -> None:
     for headers in ({}, {"Authorization": "Basic eDp5"}, {"Authorization": "Bearer x.y.z"}, {"Authorization": "Bearer"}):
         with httpx.Client(base_url=service.url, headers=headers) as client:
@@ -261,6 +267,9 @@ def test_amounts_are_those_of_the_version_that_they_are_told_with(service: Servi
     assert before.json() == (said.json() if path.endswith("/{}") else said.json()["items"][-1])
     assert (before.json()["version"], after.json()["version"]) == (5, 7)
     assert before.json()["amounts"] != after.json()["amounts"]
+
+
+# --- lists ----------------------------------------------------------------------------------------------------------------------------
 
 
 def test_links_lead_through_all_pages(service: Service) -> None:
@@ -438,6 +447,9 @@ def untimed(row: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name != "waiting_seconds"}
 
 
+# --- the feed -------------------------------------------------------------------------------------------------------------------------
+
+
 def test_a_feed_ends_so_that_its_reader_shows_his_token_again(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "MAX_FEED_SECONDS", 0.1)
     with service.client("krcs-auditor") as client:
@@ -475,6 +487,9 @@ def test_the_feed_goes_on_where_it_ended_and_streams_what_is_recorded(service: S
                 if line.startswith("id: "):
                     assert line.removeprefix("id: ") != after
                     break
+
+
+# --- bad requests, and HTTP itself ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -541,6 +556,9 @@ def test_a_path_that_is_none_is_not_redirected_to_another_host_or_to_http(servic
         for path in ("/v1/donations/", "/v1/me/", "/registry"):
             answer = client.get(path)
             assert (answer.status_code, answer.json()["type"]) == (404, "/problems/not-found")
+
+
+# --- what the gateway says of itself --------------------------------------------------------------------------------------------------
 
 
 def test_every_problem_has_a_page(service: Service) -> None:
